@@ -1,0 +1,238 @@
+"""The sections of a run, one frozen pydantic model each, with megatron-core's names; unknown keys refused.
+
+These hold and type values. Rules that span sections are in ``rules.py``, reading and merging in ``load.py``.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, strict about keys, silent about nothing."""
+
+    # strict: `true` is no number, "12" no integer; only a list may stand for a tuple (strict=False below).
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        protected_namespaces=(),
+    )
+
+
+class ModelConfig(Section):
+    """Shape of a Llama-family decoder."""
+
+    num_layers: PositiveInt
+    hidden_size: PositiveInt
+    ffn_hidden_size: PositiveInt
+    num_attention_heads: PositiveInt
+    num_query_groups: PositiveInt | None = Field(
+        default=None, description="KV heads; default: one per attention head"
+    )
+    kv_channels: PositiveInt | None = Field(
+        default=None, description="head size; default: hidden_size / num_attention_heads"
+    )
+    vocab_size: PositiveInt = Field(description="rows of the embedding that hold a token, before padding")
+    max_position_embeddings: PositiveInt = 4096
+    rotary_base: Annotated[float, Field(gt=0)] = 10000.0
+    layernorm_epsilon: Annotated[float, Field(gt=0)] = 1e-5
+    untie_embeddings_and_output_weights: bool = True
+    init_method_std: Annotated[float, Field(gt=0)] = 0.02
+
+    @property
+    def query_groups(self) -> int:
+        """Number of KV heads."""
+        return self.num_query_groups or self.num_attention_heads
+
+    @property
+    def head_size(self) -> int:
+        """Size of one attention head."""
+        return self.kv_channels or self.hidden_size // self.num_attention_heads
+
+
+class ParallelConfig(Section):
+    """How the model and the batch are spread over processes; data parallelism takes what is left."""
+
+    tensor_model_parallel_size: PositiveInt = 1
+    pipeline_model_parallel_size: PositiveInt = 1
+    sequence_parallel: bool = False
+    use_distributed_optimizer: bool = False
+    overlap_grad_reduce: bool = False
+    overlap_param_gather: bool = False
+    recompute_granularity: Literal["none", "full"] = "none"
+
+    @property
+    def model_parallel_size(self) -> int:
+        """Processes that together hold one copy of the model."""
+        return self.tensor_model_parallel_size * self.pipeline_model_parallel_size
+
+
+class TokenizerConfig(Section):
+    """The tokenizer the shards were made with: checked against them and against ``model.vocab_size``."""
+
+    type: Literal["SentencePieceTokenizer", "HuggingFaceTokenizer", "ByteTokenizer"]
+    model: str | None = Field(default=None, description="model file, or folder for HuggingFaceTokenizer")
+
+
+class DatasetConfig(Section):
+    """One indexed dataset, or all that match a pattern."""
+
+    path: str = Field(description="prefix without .bin/.idx; may hold *, ? and [] to name many")
+    weight: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="share of the training tokens, relative to the other entries; default: by size",
+    )
+
+
+class DataConfig(Section):
+    """Which tokens are read, in which mix and with which boundaries."""
+
+    train: tuple[DatasetConfig, ...] = Field(min_length=1, strict=False)
+    valid: tuple[DatasetConfig, ...] = Field(default=(), strict=False)
+    split: str | None = Field(
+        default=None,
+        description="train,valid,test shares of each set's documents, such as 98,1,1; instead of valid",
+    )
+    blend_alpha: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="among sets without a weight of their own, share ∝ tokens^alpha"
+    )
+    order: Literal["permuted", "megatron"] = "permuted"
+    eod_mask_loss: bool = False
+    reset_attention_mask: bool = Field(default=False, description="attention stays inside a document")
+    reset_position_ids: bool = False
+    prefetch_batches: PositiveInt = 4
+
+
+class TrainingConfig(Section):
+    """Length, batch and precision of the run."""
+
+    micro_batch_size: PositiveInt
+    global_batch_size: PositiveInt
+    seq_length: PositiveInt
+    train_iters: PositiveInt
+    precision: Literal["fp32", "bf16"] = "bf16"
+    seed: NonNegativeInt = 1234
+    eval_interval: PositiveInt | None = Field(
+        default=None, description="iterations between validations; default: at the end only"
+    )
+    eval_iters: PositiveInt | None = Field(
+        default=None, description="global batches a validation reads; default: all held-out text"
+    )
+    eval_at_start: bool = False
+    exit_interval: PositiveInt | None = Field(
+        default=None, description="save and stop when iteration is a multiple of this"
+    )
+
+    @property
+    def tokens_per_iteration(self) -> int:
+        """Tokens that one optimizer step consumes."""
+        return self.global_batch_size * self.seq_length
+
+
+class OptimizerConfig(Section):
+    """AdamW and its learning-rate schedule; weight decay touches matrices only."""
+
+    lr: Annotated[float, Field(gt=0)]
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    lr_decay_style: Literal["cosine", "linear", "constant"] = "cosine"
+    lr_warmup_iters: NonNegativeInt = 0
+    lr_decay_iters: PositiveInt | None = Field(default=None, description="default: train_iters")
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    adam_beta1: Fraction = 0.9
+    adam_beta2: Fraction = 0.95
+    adam_eps: Annotated[float, Field(gt=0)] = 1e-8
+    clip_grad: Annotated[float, Field(ge=0)] = Field(
+        default=1.0, description="largest gradient norm; 0 clips nothing"
+    )
+
+
+class CheckpointConfig(Section):
+    """Where a run starts from and what it leaves."""
+
+    load: str | None = Field(
+        default=None, description="checkpoint whose weights a fresh run starts from; default: random"
+    )
+    save: str | None = Field(
+        default=None, description="folder; default: <run_dir>/checkpoints. A run resumes from its latest"
+    )
+    save_interval: PositiveInt | None = Field(
+        default=None, description="iterations; default: at the end only"
+    )
+    keep: PositiveInt | None = Field(default=None, description="newest checkpoints kept; default: all")
+
+
+class LoggingConfig(Section):
+    """What a run says and where."""
+
+    log_interval: PositiveInt = 10
+    tensorboard: bool = Field(default=False, description="event files under <run_dir>/tensorboard")
+    wandb_project: str | None = None
+    peak_tflops: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="peak of one device for MFU, in TFLOP/s; default: looked up by device name"
+    )
+
+
+class LaunchConfig(Section):
+    """How processes are started; every value can be overridden on the command line."""
+
+    launcher: Literal["torchrun", "mpirun", "deepspeed", "none"] = "torchrun"
+    nnodes: PositiveInt = 1
+    nproc_per_node: PositiveInt = 1
+    node_rank: NonNegativeInt = 0
+    master_addr: str = "127.0.0.1"
+    master_port: Annotated[int, Field(gt=0, lt=65536)] = 29500
+    hostfile: str | None = None
+    threads_per_process: PositiveInt | None = Field(
+        default=None, description="OMP_NUM_THREADS; default: left as it is"
+    )
+
+    @property
+    def world_size(self) -> int:
+        """Processes altogether."""
+        return self.nnodes * self.nproc_per_node
+
+
+class RunConfig(Section):
+    """Everything one training run needs; written to ``<run_dir>/run.yaml`` and into each checkpoint."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    run_dir: str = Field(default="", description="default: runs/<name>")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    model: ModelConfig
+    parallel: ParallelConfig = ParallelConfig()
+    tokenizer: TokenizerConfig
+    data: DataConfig
+    training: TrainingConfig
+    optimizer: OptimizerConfig
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    logging: LoggingConfig = LoggingConfig()
+    launch: LaunchConfig = LaunchConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_folders(cls, values: object) -> object:
+        if isinstance(values, dict) and not values.get("run_dir") and "name" in values:
+            return {**values, "run_dir": f"runs/{values['name']}"}
+        return values
+
+    @property
+    def data_parallel_size(self) -> int:
+        """Copies of the model."""
+        return self.launch.world_size // self.parallel.model_parallel_size
+
+    @property
+    def num_microbatches(self) -> int:
+        """Micro-batches that each copy accumulates in one step."""
+        return self.training.global_batch_size // (self.training.micro_batch_size * self.data_parallel_size)
+
+    @property
+    def checkpoint_dir(self) -> str:
+        """Folder of this run's own checkpoints."""
+        return self.checkpoint.save or f"{self.run_dir}/checkpoints"
