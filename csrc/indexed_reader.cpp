@@ -1,0 +1,133 @@
+#include "indexed_reader.h"
+
+#include <cstring>
+#include <stdexcept>
+
+#include "checks.h"
+
+namespace megatron_ext {
+namespace {
+
+template <typename T>
+T load_at(const std::byte* array, std::int64_t index) {
+  return load<T>(array + static_cast<std::size_t>(index) * sizeof(T));
+}
+
+}  // namespace
+
+IndexedReader::IndexedReader(const std::string& prefix) : idx_(prefix + ".idx"), bin_(prefix + ".bin") {
+  read_header();
+  check_sequences();
+  check_documents();
+}
+
+void IndexedReader::read_header() {
+  const std::string& path = idx_.path();
+  require_data(idx_.size() >= kHeaderBytes, path, ": has ", idx_.size(), " bytes, less than the header's ",
+               kHeaderBytes);
+  const std::byte* header = idx_.data();
+  require_data(
+      std::memcmp(header, kMagic.data(), kMagic.size()) == 0, path,
+      ": does not start as an .idx file does; was it made by a preprocess tool of the Megatron family?");
+  const auto version = load<std::uint64_t>(header + kVersionOffset);
+  require_data(version == kVersion, path, ": format version ", version, " is unknown; only 1 is");
+  const auto code = load<std::uint8_t>(header + kTypeOffset);
+  type_ = static_cast<TokenType>(code);
+  require_data(item_size(type_) > 0, path, ": dtype code ", static_cast<int>(code),
+               " is not an integer type (1 u8, 2 i8, 3 i16, 4 i32, 5 i64, 8 u16)");
+
+  // Divisions, because a product of hostile counts may overflow.
+  const auto sequences = load<std::uint64_t>(header + kSequencesOffset);
+  const auto document_indices = load<std::uint64_t>(header + kDocumentsOffset);
+  const std::uint64_t body = idx_.size() - kHeaderBytes;
+  const bool fits = sequences <= body / kBytesPerSequence &&
+                    document_indices <= (body - sequences * kBytesPerSequence) / sizeof(std::int64_t);
+  require_data(fits, path, ": is cut short: its ", idx_.size(), " bytes cannot hold the ", sequences,
+               " sequences and ", document_indices, " document indices it announces");
+  const std::uint64_t expected = sequences * kBytesPerSequence + document_indices * sizeof(std::int64_t);
+  require_data(
+      body == expected, path, ": holds ", body - expected,
+      " bytes more than it announces; multimodal datasets (with a mode per sequence) are not supported");
+  num_sequences_ = static_cast<std::int64_t>(sequences);
+  num_document_indices_ = static_cast<std::int64_t>(document_indices);
+}
+
+void IndexedReader::check_sequences() {
+  // The sum cannot overflow: it is compared with the size of the .bin at every step.
+  const auto bytes = static_cast<std::int64_t>(token_bytes());
+  const auto bin_bytes = static_cast<std::int64_t>(bin_.size());
+  std::int64_t end = 0;
+  for (std::int64_t i = 0; i < num_sequences_; ++i) {
+    const auto length = load_at<std::int32_t>(lengths(), i);
+    const auto offset = load_at<std::int64_t>(offsets(), i);
+    require_data(length >= 0, idx_.path(), ": sequence ", i, " has a negative length, ", length);
+    require_data(offset == end, idx_.path(), ": sequence ", i, " starts at byte ", offset, ", expected ", end,
+                 ": sequences must lie one behind the other");
+    require_data(length <= (bin_bytes - end) / bytes, idx_.path(), ": sequence ", i,
+                 " ends behind the end of ", bin_.path(), " (", bin_.size(),
+                 " bytes): one of the two files is cut short or of another pair");
+    end += length * bytes;
+  }
+  require_data(end == bin_bytes, bin_.path(), ": has ", bin_.size(), " bytes, but ", idx_.path(),
+               " describes ", end, ": the two files are not a pair, or one is cut short");
+  num_tokens_ = end / bytes;
+}
+
+void IndexedReader::check_documents() const {
+  const std::string& path = idx_.path();
+  require_data(num_document_indices_ >= 1, path,
+               ": has no document index; the last one must be the number of sequences");
+  std::int64_t previous = 0;
+  for (std::int64_t i = 0; i < num_document_indices_; ++i) {
+    const auto start = load_at<std::int64_t>(document_indices(), i);
+    require_data(i > 0 || start == 0, path, ": the first document starts at sequence ", start,
+                 " instead of 0");
+    require_data(start >= previous, path, ": document index ", i, " is ", start,
+                 ", less than the one before it, ", previous);
+    previous = start;
+  }
+  require_data(previous == num_sequences_, path, ": the last document index is ", previous,
+               " instead of the ", num_sequences_, " sequences");
+}
+
+const std::byte* IndexedReader::offsets() const {
+  return lengths() + static_cast<std::size_t>(num_sequences_) * sizeof(std::int32_t);
+}
+
+const std::byte* IndexedReader::document_indices() const {
+  return offsets() + static_cast<std::size_t>(num_sequences_) * sizeof(std::int64_t);
+}
+
+std::int64_t IndexedReader::sequence_length(std::int64_t sequence) const {
+  if (sequence < 0 || sequence >= num_sequences_) {
+    throw std::out_of_range(concat(path(), ": no sequence ", sequence, " among ", num_sequences_));
+  }
+  return load_at<std::int32_t>(lengths(), sequence);
+}
+
+std::int64_t IndexedReader::sequence_start(std::int64_t sequence) const {
+  if (sequence == num_sequences_) return num_tokens_;
+  if (sequence < 0 || sequence > num_sequences_) {
+    throw std::out_of_range(concat(path(), ": no sequence ", sequence, " among ", num_sequences_));
+  }
+  return load_at<std::int64_t>(offsets(), sequence) / static_cast<std::int64_t>(token_bytes());
+}
+
+const std::byte* IndexedReader::tokens(std::int64_t first, std::int64_t count) const {
+  if (first < 0 || count < 0 || first > num_tokens_ || count > num_tokens_ - first) {
+    throw std::out_of_range(
+        concat(path(), ": no ", count, " tokens from ", first, " on among ", num_tokens_));
+  }
+  return bin_.data() + static_cast<std::size_t>(first) * token_bytes();
+}
+
+void IndexedReader::copy_sequence_lengths(std::int32_t* out) const {
+  std::memcpy(out, lengths(), static_cast<std::size_t>(num_sequences_) * sizeof(std::int32_t));
+}
+
+void IndexedReader::copy_document_indices(std::int64_t* out) const {
+  std::memcpy(out, document_indices(),
+              static_cast<std::size_t>(num_document_indices_) * sizeof(std::int64_t));
+}
+
+}  // namespace megatron_ext

@@ -1,0 +1,172 @@
+"""Micro-batches for one data-parallel rank: training without an end, prefetched; validation once through."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megatron_ext.data.blend import BlendedDataset, ValidationDataset
+from megatron_ext.data.sampler import BatchSampler
+from megatron_ext.data.samples import DocumentRules
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One micro-batch as it leaves the disk; to widen it and to split labels off is left to the device.
+
+    Attributes:
+        tokens: [micro_batch_size, seq_length + 1], uint16 or int32 as on disk: inputs are ``[:, :-1]``,
+            labels ``[:, 1:]``.
+        loss_mask: uint8 [micro_batch_size, seq_length] over the labels, 1 where the loss counts; None:
+            everywhere.
+        cu_seqlens: int32 [documents + 1], from 0 to ``micro_batch_size * seq_length``: where documents start
+            in the flattened inputs, namely at each row and after each end-of-document input. None unless
+            asked for.
+        dataset_index: int32 [micro_batch_size], the set each row is from; -1: a filler row, masked
+            altogether.
+    """
+
+    tokens: NDArray[Any]
+    loss_mask: NDArray[np.uint8] | None
+    cu_seqlens: NDArray[np.int32] | None
+    dataset_index: NDArray[np.int32]
+
+
+class TrainLoader:
+    """This rank's micro-batches of one global batch after the other, read ahead in a thread.
+
+    Args:
+        dataset: what to read.
+        sampler: which part of it this rank gets.
+        prefetch_batches: global batches to read ahead, at least 1.
+    """
+
+    def __init__(self, dataset: BlendedDataset, sampler: BatchSampler, prefetch_batches: int) -> None:
+        self.dataset = dataset
+        self.sampler = sampler
+        self.prefetch_batches = prefetch_batches
+
+    def batches(self, consumed_samples: int) -> Generator[list[MicroBatch], None, None]:
+        """Batches from a position on, without an end. Closing the generator ends its thread.
+
+        Yields:
+            This rank's micro-batches of the next global batch. An error of the reading thread is raised here.
+        """
+        stream = self._read(consumed_samples)
+        return _prefetched(lambda: next(stream), self.prefetch_batches)
+
+    def _read(self, consumed_samples: int) -> Iterator[list[MicroBatch]]:
+        blend = self.dataset.blend(consumed_samples)
+        mine = self.sampler.positions(0).reshape(-1)  # within each global batch
+        while True:
+            dataset_index, sample_index = blend.draw(self.sampler.global_batch_size)
+            tokens, valid = self.dataset.gather(dataset_index[mine], sample_index[mine])
+            yield _micro_batches(
+                tokens, valid, dataset_index[mine], self.sampler.micro_batch_size, self.dataset.rules
+            )
+
+
+class ValidationLoader:
+    """This rank's part of the held-out windows, each of them once.
+
+    Every rank gets the same number of micro-batches: filler rows complete the last global batch.
+
+    Args:
+        dataset: what to read.
+        sampler: which part of it this rank gets.
+        eval_iters: read so many global batches at most, of windows spread evenly over all sets; None: all
+            windows.
+    """
+
+    def __init__(self, dataset: ValidationDataset, sampler: BatchSampler, eval_iters: int | None) -> None:
+        self.dataset = dataset
+        self.sampler = sampler
+        size = sampler.global_batch_size
+        total = dataset.num_windows
+        needed = -(-total // size)
+        self.num_batches = needed if eval_iters is None else min(eval_iters, needed)
+        rows = self.num_batches * size
+        if rows < total:
+            self._windows = np.arange(rows, dtype=np.int64) * total // rows
+        else:
+            self._windows = np.full(rows, -1, dtype=np.int64)
+            self._windows[:total] = np.arange(total)
+
+    def batches(self) -> Iterator[list[MicroBatch]]:
+        """Batches of one pass.
+
+        Yields:
+            This rank's micro-batches of the next global batch.
+        """
+        size = self.sampler.micro_batch_size
+        for batch in range(self.num_batches):
+            mine = self.sampler.positions(batch * self.sampler.global_batch_size).reshape(-1)
+            tokens, valid, sets = self.dataset.gather(self._windows[mine])
+            yield _micro_batches(tokens, valid, sets, size, self.dataset.rules)
+
+
+def _micro_batches(
+    tokens: NDArray[Any],
+    valid: NDArray[np.int32],
+    dataset_index: NDArray[np.int32],
+    size: int,
+    rules: DocumentRules,
+) -> list[MicroBatch]:
+    batches = []
+    for start in range(0, len(tokens), size):
+        rows = slice(start, start + size)
+        inputs = tokens[rows, :-1]
+        batches.append(
+            MicroBatch(
+                tokens=tokens[rows],
+                loss_mask=_loss_mask(inputs, valid[rows], rules),
+                cu_seqlens=_document_starts(inputs, rules) if rules.mark_boundaries else None,
+                dataset_index=dataset_index[rows],
+            )
+        )
+    return batches
+
+
+def _loss_mask(
+    inputs: NDArray[Any], valid: NDArray[np.int32], rules: DocumentRules
+) -> NDArray[np.uint8] | None:
+    """Masks labels behind the end of the text and, like megatron-core, the label that follows an EOD *input*.
+
+    That label is the first token of an unrelated document; predicting EOD itself stays part of the loss.
+    """
+    seq_length = inputs.shape[1]
+    if not rules.eod_mask_loss and bool(np.all(valid == seq_length + 1)):
+        return None
+    mask = np.arange(seq_length) < valid[:, None] - 1
+    if rules.eod_mask_loss:
+        mask &= inputs != rules.eod_id
+    return mask.astype(np.uint8)
+
+
+def _document_starts(inputs: NDArray[Any], rules: DocumentRules) -> NDArray[np.int32]:
+    rows = np.arange(0, inputs.size + 1, inputs.shape[1])
+    after_eod = np.flatnonzero(inputs.reshape(-1) == rules.eod_id) + 1
+    return np.union1d(rows, after_eod).astype(np.int32)
+
+
+def _prefetched(read: Callable[[], Item], depth: int) -> Generator[Item, None, None]:
+    """Call ``read`` in one thread, ``depth`` results ahead.
+
+    The thread only ever has ``depth`` calls to make, so it never waits for the consumer: nothing can hang,
+    neither here nor when the interpreter exits with the generator still open.
+    """
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+    try:
+        ahead: deque[Future[Item]] = deque(thread.submit(read) for _ in range(depth))
+        while True:
+            item = ahead.popleft().result()
+            ahead.append(thread.submit(read))
+            yield item
+    finally:
+        thread.shutdown(wait=True, cancel_futures=True)

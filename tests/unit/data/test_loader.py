@@ -1,0 +1,252 @@
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from megatron.core.datasets.gpt_dataset import _get_ltor_masks_and_position_ids
+
+from megatron_ext.data.blend import BlendedDataset, ValidationDataset
+from megatron_ext.data.loader import MicroBatch, TrainLoader, ValidationLoader
+from megatron_ext.data.sampler import BatchSampler
+from megatron_ext.data.samples import DocumentRules, TokenSet
+
+SEQ_LENGTH = 8
+EOD = 3
+MakeSet = Callable[..., TokenSet]
+
+
+@pytest.fixture
+def sets(make_set: MakeSet) -> list[TokenSet]:
+    random = np.random.default_rng(11)
+    return [make_set(f"set{i}", [n], random.integers(0, 6, n)) for i, n in enumerate((60, 300, 1000))]
+
+
+def blended(sets: list[TokenSet], rules: DocumentRules | None = None) -> BlendedDataset:
+    return BlendedDataset(
+        sets,
+        [0.2, 0.3, 0.5],
+        order="permuted",
+        seq_length=SEQ_LENGTH,
+        seed=1,
+        train_samples=1000,
+        rules=rules or DocumentRules(),
+    )
+
+
+def rows_of(batches: list[MicroBatch]) -> list[tuple[int, ...]]:
+    """Rows as (set, masked labels, tokens), to compare batches of different layouts."""
+    rows = []
+    for batch in batches:
+        mask = np.ones((len(batch.tokens), SEQ_LENGTH)) if batch.loss_mask is None else batch.loss_mask
+        for i, tokens in enumerate(batch.tokens):
+            rows.append((int(batch.dataset_index[i]), int(mask[i].sum()), *tokens.tolist()))
+    return rows
+
+
+def read(dataset: BlendedDataset, sampler: BatchSampler, consumed: int, count: int) -> list[list[MicroBatch]]:
+    stream = TrainLoader(dataset, sampler, 2).batches(consumed)
+    batches = list(islice(stream, count))
+    stream.close()
+    return batches
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    layout=st.sampled_from([(1, 1), (1, 4), (2, 2), (3, 4), (12, 1), (6, 2), (1, 12)]),
+    consumed=st.integers(0, 400),
+)
+def test_consumed_samples_alone_decide_what_comes_next(
+    sets: list[TokenSet], layout: tuple[int, int], consumed: int
+) -> None:
+    dataset = blended(sets)
+    micro, ranks = layout
+    reference = [rows_of(read(dataset, BatchSampler(12, 12, 0, 1), consumed, 2)[i]) for i in range(2)]
+    ranks_batches = [
+        read(dataset, BatchSampler(micro, 12, rank, ranks), consumed, 2) for rank in range(ranks)
+    ]
+    for i in range(2):
+        union = [row for batches in ranks_batches for row in rows_of(batches[i])]
+        assert sorted(union) == sorted(reference[i])
+
+
+def test_a_resumed_stream_continues_an_unbroken_one(sets: list[TokenSet]) -> None:
+    dataset = blended(sets)
+    unbroken = read(dataset, BatchSampler(4, 8, 1, 2), 0, 12)
+    resumed = read(dataset, BatchSampler(2, 8, 1, 2), 40, 7)
+    assert [rows_of(batch) for batch in unbroken[5:]] != []
+    for before, after in zip(unbroken[5:], resumed, strict=True):
+        assert [len(batch.tokens) for batch in before] == [4]
+        assert [len(batch.tokens) for batch in after] == [2, 2]
+    whole = [
+        row
+        for rank in (0, 1)
+        for batch in read(dataset, BatchSampler(4, 8, rank, 2), 40, 7)
+        for row in rows_of(batch)
+    ]
+    parts = [
+        row
+        for rank in (0, 1)
+        for batch in read(dataset, BatchSampler(2, 8, rank, 2), 40, 7)
+        for row in rows_of(batch)
+    ]
+    assert sorted(whole) == sorted(parts)
+    assert [rows_of(batch) for batch in unbroken[5:]] == [
+        rows_of(batch) for batch in read(dataset, BatchSampler(4, 8, 1, 2), 40, 7)
+    ]
+
+
+def test_batches_keep_the_disk_s_dtype_and_shape(sets: list[TokenSet]) -> None:
+    batch = read(blended(sets), BatchSampler(4, 8, 0, 1), 0, 1)[0]
+    assert len(batch) == 2
+    assert batch[0].tokens.dtype == np.uint16
+    assert batch[0].tokens.shape == (4, SEQ_LENGTH + 1)
+    assert batch[0].dataset_index.dtype == np.int32
+    assert batch[0].cu_seqlens is None
+
+
+@pytest.mark.parametrize("eod_mask_loss", [False, True])
+def test_masks_and_boundaries_are_megatron_core_s(sets: list[TokenSet], eod_mask_loss: bool) -> None:
+    rules = DocumentRules(eod_id=EOD, eod_mask_loss=eod_mask_loss, mark_boundaries=True)
+    for batch in (
+        b for batches in read(blended(sets, rules), BatchSampler(5, 10, 0, 1), 30, 12) for b in batches
+    ):
+        assert batch.cu_seqlens is not None
+        assert batch.cu_seqlens.dtype == np.int32
+        position_ids = np.concatenate([np.arange(n) for n in np.diff(batch.cu_seqlens)])
+        for i, row in enumerate(batch.tokens):
+            _, loss_mask, positions = _get_ltor_masks_and_position_ids(
+                torch.from_numpy(row[:-1].astype(np.int64)), EOD, True, True, eod_mask_loss, False
+            )
+            assert np.array_equal(position_ids[i * SEQ_LENGTH : (i + 1) * SEQ_LENGTH], positions)
+            if batch.loss_mask is None:
+                assert loss_mask.all()
+            else:
+                # What only we mask is the padding behind the last token of a set.
+                ours = batch.loss_mask[i]
+                labels = int(np.flatnonzero(ours)[-1]) + 1
+                assert np.array_equal(ours[:labels], loss_mask.numpy()[:labels])
+
+
+def test_one_epoch_counts_every_label_once(sets: list[TokenSet]) -> None:
+    dataset = BlendedDataset(
+        sets[:1], [1], order="permuted", seq_length=SEQ_LENGTH, seed=1, train_samples=8, rules=DocumentRules()
+    )
+    rows = rows_of(read(dataset, BatchSampler(8, 8, 0, 1), 0, 1)[0])
+    assert sum(row[1] for row in rows) == 59
+
+
+class BrokenDataset:
+    """A blend whose third batch cannot be read."""
+
+    rules = DocumentRules()
+
+    def __init__(self, dataset: BlendedDataset) -> None:
+        self.dataset, self.calls = dataset, 0
+
+    def blend(self, position: int) -> object:
+        return self.dataset.blend(position)
+
+    def gather(self, *arguments: np.ndarray) -> object:
+        self.calls += 1
+        if self.calls == 3:
+            raise OSError("the disk is gone")
+        return self.dataset.gather(*arguments)
+
+
+def test_an_error_of_the_thread_reaches_the_reader_in_its_place(sets: list[TokenSet]) -> None:
+    stream = TrainLoader(BrokenDataset(blended(sets)), BatchSampler(4, 4, 0, 1), 4).batches(0)  # type: ignore[arg-type]
+    assert len(list(islice(stream, 2))) == 2
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(stream)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+
+
+def test_reading_ahead_is_bounded_and_closing_ends_the_thread(sets: list[TokenSet]) -> None:
+    broken = BrokenDataset(blended(sets))
+    broken.calls = 100
+    stream = TrainLoader(broken, BatchSampler(4, 4, 0, 1), 3).batches(0)  # type: ignore[arg-type]
+    next(stream)
+    stream.close()
+    assert broken.calls <= 100 + 1 + 3
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+
+
+def test_the_interpreter_exits_with_a_stream_still_open(sets: list[TokenSet]) -> None:
+    program = f"""
+from pathlib import Path
+from megatron_ext.data.blend import BlendedDataset
+from megatron_ext.data.indexed import IndexedDataset
+from megatron_ext.data.loader import TrainLoader
+from megatron_ext.data.sampler import BatchSampler
+from megatron_ext.data.samples import DocumentRules, TokenSet
+dataset = IndexedDataset(Path({str(sets[2].dataset.prefix)!r}))
+blended = BlendedDataset([TokenSet("set", dataset, 0, 1, None)], [1], order="permuted", seq_length=8, seed=1,
+                         train_samples=8, rules=DocumentRules())
+stream = TrainLoader(blended, BatchSampler(4, 4096, 0, 1), 8).batches(0)
+next(stream)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], timeout=60, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("micro", "size", "ranks"), [(1, 4, 4), (4, 16, 2), (7, 7, 1), (50, 400, 2)])
+def test_validation_reads_every_window_once_and_evenly(
+    sets: list[TokenSet], micro: int, size: int, ranks: int
+) -> None:
+    dataset = ValidationDataset(sets, seq_length=SEQ_LENGTH, rules=DocumentRules())
+    assert dataset.windows_per_set.tolist() == [8, 38, 125]
+    assert dataset.num_tokens.tolist() == [60, 300, 1000]
+    parts = [
+        list(ValidationLoader(dataset, BatchSampler(micro, size, rank, ranks), None).batches())
+        for rank in range(ranks)
+    ]
+    assert {len(part) for part in parts} == {-(-171 // size)}
+    assert {len(batches) for part in parts for batches in part} == {size // (micro * ranks)}
+    rows = [row for part in parts for batches in part for row in rows_of(batches)]
+    filler = [row for row in rows if row[0] == -1]
+    assert len(rows) - len(filler) == 171
+    assert not any(value for row in filler for value in row[1:])
+    for index, tokens in enumerate(sets):
+        mine = [row for row in rows if row[0] == index]
+        assert sum(row[1] for row in mine) == tokens.num_tokens - 1
+        text = tokens.dataset.read(0).tolist()
+        expected = [text[i : i + 9] + [0] * (9 - len(text[i : i + 9])) for i in range(0, len(text) - 1, 8)]
+        assert sorted(list(row[2:]) for row in mine) == sorted(expected)
+
+
+def test_a_short_validation_samples_all_sets_evenly(sets: list[TokenSet]) -> None:
+    dataset = ValidationDataset(sets, seq_length=SEQ_LENGTH, rules=DocumentRules())
+    loader = ValidationLoader(dataset, BatchSampler(2, 8, 0, 1), 5)
+    rows = [row for batches in loader.batches() for row in rows_of(batches)]
+    assert len(rows) == 40
+    counts = np.bincount([row[0] for row in rows], minlength=3)
+    assert np.abs(counts - 40 * np.array([8, 38, 125]) / 171).max() < 1
+    assert ValidationLoader(dataset, BatchSampler(2, 8, 0, 1), 1000).num_batches == 22
+
+
+def test_validation_marks_documents_too(make_set: MakeSet) -> None:
+    tokens = make_set("set", [6], np.array([1, 2, EOD, 4, 5, EOD]))
+    rules = DocumentRules(eod_id=EOD, eod_mask_loss=True, mark_boundaries=True)
+    dataset = ValidationDataset([tokens], seq_length=4, rules=rules)
+    (batches,) = ValidationLoader(dataset, BatchSampler(2, 2, 0, 1), None).batches()
+    assert batches[0].tokens.tolist() == [[1, 2, EOD, 4, 5], [5, EOD, 0, 0, 0]]
+    assert batches[0].loss_mask is not None
+    assert batches[0].loss_mask.tolist() == [[1, 1, 0, 1], [1, 0, 0, 0]]
+    assert batches[0].cu_seqlens is not None
+    assert batches[0].cu_seqlens.tolist() == [0, 3, 4, 6, 8]
+
+
+def test_the_loader_needs_no_torch() -> None:
+    program = (
+        "import sys, megatron_ext.data.build, megatron_ext.data.loader; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False, cwd=Path.cwd()).returncode == 0
