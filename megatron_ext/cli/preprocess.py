@@ -1,0 +1,127 @@
+"""``megatron-ext preprocess``: text files to indexed datasets."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from megatron_ext.data.preprocess import PreprocessResult, preprocess
+from megatron_ext.tokenizer.build import TOKENIZER_TYPES
+
+DATASETS_SHOWN = 5
+
+EPILOG = """\
+example: two files become one dataset, corpus_text_document.bin and .idx, with statistics in .json
+  python tools/preprocess_data.py --input a.jsonl b.jsonl.gz --output-prefix corpus \\
+      --tokenizer-type SentencePieceTokenizer --tokenizer-model tokenizer.model --append-eod
+
+example: each file becomes a dataset of its own, data/a_text_document and data/b_text_document
+  python tools/preprocess_data.py --input a.jsonl b.jsonl.gz --output-prefix data/ --shard-per-input \\
+      --tokenizer-type HuggingFaceTokenizer --tokenizer-model folder/ --append-eod
+
+An input holds one JSON object a line: {"text": "a whole document"}. Empty texts become no document. Half a
+surrogate pair in a JSON string becomes U+FFFD. Text never becomes a control token, not even "<s>".
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the options and the help."""
+    parser.description = (
+        "Tokenize JSON Lines text into the .bin/.idx files that training reads (Megatron-LM's format)."
+    )
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    text = parser.add_argument_group("text")
+    text.add_argument(
+        "--input", nargs="+", type=Path, required=True, metavar="FILE", help=".jsonl or .jsonl.gz files"
+    )
+    text.add_argument(
+        "--json-keys", nargs="+", default=["text"], metavar="KEY", help="keys that hold text (default: text)"
+    )
+    tokenizer = parser.add_argument_group("tokenizer")
+    tokenizer.add_argument("--tokenizer-type", choices=TOKENIZER_TYPES, required=True)
+    tokenizer.add_argument(
+        "--tokenizer-model",
+        metavar="M",
+        help="a .model file for SentencePieceTokenizer; tokenizer.json or its folder for "
+        "HuggingFaceTokenizer; none for ByteTokenizer",
+    )
+    tokenizer.add_argument(
+        "--append-eod", action="store_true", help="end each document with the tokenizer's EOS"
+    )
+    tokenizer.add_argument(
+        "--prepend-bos", action="store_true", help="begin each document with the tokenizer's BOS"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--output-prefix",
+        required=True,
+        metavar="P",
+        help="writes P_KEY_document.bin, .idx and .json for each key",
+    )
+    output.add_argument(
+        "--shard-per-input",
+        action="store_true",
+        help="one dataset for each FILE, named after it, in folder P",
+    )
+    output.add_argument("--overwrite", action="store_true", help="replace datasets that exist")
+    output.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes, fewer for little text (default: one for each core)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Preprocess and say what was written."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # --workers is the only parallelism, also in this process
+    results = preprocess(
+        arguments.input,
+        arguments.output_prefix,
+        tokenizer_type=arguments.tokenizer_type,
+        tokenizer_model=arguments.tokenizer_model,
+        json_keys=arguments.json_keys,
+        append_eod=arguments.append_eod,
+        prepend_bos=arguments.prepend_bos,
+        workers=arguments.workers,
+        overwrite=arguments.overwrite,
+        shard_per_input=arguments.shard_per_input,
+    )
+    print(summary(results, arguments))
+    return 0
+
+
+def summary(results: Sequence[PreprocessResult], arguments: argparse.Namespace) -> str:
+    """What was written, and the lines of a run configuration that read it."""
+    lines = [_dataset_line(result.prefix.as_posix(), [result]) for result in results[:DATASETS_SHOWN]]
+    if len(results) > DATASETS_SHOWN:
+        lines.append(f"… {len(results) - DATASETS_SHOWN} more datasets")
+    if len(results) > 1:
+        lines.append(_dataset_line(f"{len(results)} datasets", results))
+    if empty := sum(result.empty for result in results):
+        lines.append(f"{empty:,} empty texts became no document")
+    paths = [result.prefix.as_posix() for result in results]
+    if len(paths) > 1 and arguments.shard_per_input:
+        paths = [
+            f"{Path(arguments.output_prefix).as_posix()}/*_{key}_document" for key in arguments.json_keys
+        ]
+    return "\n".join(
+        [
+            *lines,
+            "next: put this into a run's YAML and start it with ./launch.sh RUN.yaml",
+            "data:",
+            "  train:",
+            *(f'    - path: "{path}"' for path in paths),
+            "tokenizer:",
+            f"  type: {arguments.tokenizer_type}",
+            *([f'  model: "{arguments.tokenizer_model}"'] if arguments.tokenizer_model else []),
+        ]
+    )
+
+
+def _dataset_line(name: str, results: Sequence[PreprocessResult]) -> str:
+    documents = sum(result.statistics.documents for result in results)
+    tokens = sum(result.statistics.tokens for result in results)
+    text_bytes = sum(result.statistics.bytes for result in results)
+    return f"{name}: {tokens:,} tokens, {documents:,} documents, {text_bytes / tokens:.2f} bytes a token"
