@@ -1,0 +1,112 @@
+"""What ``launch --dry-run`` prints: layout, steps, tokens and memory of a run, computed and not started."""
+
+from rich.console import Console
+from rich.table import Table
+
+from megatron_ext.config.sections import RunConfig
+from megatron_ext.model.flops import flops_per_token, num_parameters
+from megatron_ext.model.memory import GIB, estimate, estimate_stage, stage_parameters
+
+# What CUDA leaves of a card's memory for a process, and what the estimate says that it does not count.
+CARDS_GIB = {"24 GB": 23.6, "40 GB": 39.4, "48 GB": 47.4, "80 GB": 79.2, "141 GB": 139.8, "192 GB": 178.0}
+NOT_COUNTED_GIB = 4.0
+
+
+def print_plan(run: RunConfig) -> None:
+    """Print the plan of a checked run on standard output."""
+    console = Console(soft_wrap=True)
+    for table in (_summary(run), _stages(run), _groups(run), _memory(run)):
+        console.print(table)
+
+
+def _summary(run: RunConfig) -> Table:
+    launch, parallel, training = run.launch, run.parallel, run.training
+    tensor, pipeline, data = (
+        parallel.tensor_model_parallel_size,
+        parallel.pipeline_model_parallel_size,
+        run.data_parallel_size,
+    )
+    table = _table(f"run {run.name}", "", "")
+    flops = flops_per_token(run.model, training.seq_length, causal=False)
+    total_tokens = training.tokens_per_iteration * training.train_iters
+    extras = [name for name in ("sequence_parallel", "use_distributed_optimizer") if getattr(parallel, name)]
+    rows = {
+        "processes": f"{launch.world_size} (nodes × each: {launch.nnodes} × {launch.nproc_per_node})",
+        "launcher": launch.launcher,
+        "layout": f"tensor {tensor} × pipeline {pipeline} × data {data}"
+        + "".join(f", {name}" for name in extras),
+        "data-parallel size": str(data),
+        "model": f"{num_parameters(run.model):,} parameters, {flops:.3e} FLOP a token (full attention)",
+        "sequences a step": f"{training.global_batch_size:,} (micro-batches × their size × data: "
+        f"{run.num_microbatches} × {training.micro_batch_size} × {data})",
+        "tokens a step": f"{training.tokens_per_iteration:,}",
+        "steps": f"{training.train_iters:,}",
+        "total tokens": f"{total_tokens:,} ({total_tokens / 1e9:,.1f} B), {flops * total_tokens:.2e} FLOP",
+        "precision": training.precision,
+        "checkpoints": run.checkpoint_dir,
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _stages(run: RunConfig) -> Table:
+    """What each pipeline stage holds; ranks count tensor, then data, then pipeline, as in megatron-core."""
+    stages = run.parallel.pipeline_model_parallel_size
+    layers = run.model.num_layers // stages
+    ranks = run.launch.world_size // stages
+    table = _table(
+        "pipeline stages", "stage", "ranks", "layers", "also", "parameters a rank", "memory a rank"
+    )
+    for stage in range(stages):
+        also = ["embedding"] if stage == 0 else []
+        also += ["final norm, output layer"] if stage == stages - 1 else []
+        table.add_row(
+            str(stage),
+            _span(stage * ranks, (stage + 1) * ranks - 1),
+            _span(stage * layers, (stage + 1) * layers - 1),
+            ", ".join(also),
+            f"{stage_parameters(run.model, run.parallel, stage):,}",
+            f"{estimate_stage(run, stage).total / GIB:,.2f} GiB",
+        )
+    return table
+
+
+def _groups(run: RunConfig) -> Table:
+    tensor, stages = run.parallel.tensor_model_parallel_size, run.parallel.pipeline_model_parallel_size
+    data, world = run.data_parallel_size, run.launch.world_size
+    table = _table("groups of ranks", "group", "how many", "size", "shares", "the first one")
+    for name, size, stride, shares in (
+        ("tensor", tensor, 1, "every layer"),
+        ("data", data, tensor, "every batch"),
+        ("pipeline", stages, tensor * data, "the layers"),
+    ):
+        first = ", ".join(str(rank * stride) for rank in range(min(size, 8))) + (", …" if size > 8 else "")
+        table.add_row(name, str(world // size), str(size), shares, first)
+    return table
+
+
+def _memory(run: RunConfig) -> Table:
+    fullest = estimate(run)
+    table = _table(f"memory of a rank of stage {fullest.stage}, the fullest", "", "")
+    for name, amount in fullest.rows():
+        table.add_row(name, amount)
+    if run.device != "cpu":
+        needed = fullest.total / GIB + NOT_COUNTED_GIB
+        fitting = next((card for card, size in CARDS_GIB.items() if size >= needed), None)
+        answer = (
+            f"{fitting} and more" if fitting else "none of one GPU: split the model further, or recompute"
+        )
+        table.add_row(f"cards that hold it, with {NOT_COUNTED_GIB:g} GiB for CUDA and buffers", answer)
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", show_header=any(columns))
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first} to {last}"

@@ -1,0 +1,77 @@
+"""YAML files and overrides in, one checked `RunConfig` out, or every problem at once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from megatron_ext.config.explain import explain
+from megatron_ext.config.rules import Violation, violations
+from megatron_ext.config.sections import RunConfig, Section
+from megatron_ext.config.tree import Entry, Reading, merge
+from megatron_ext.errors import ConfigError
+
+
+def load_run_config(paths: Sequence[Path], overrides: Sequence[str] = ()) -> RunConfig:
+    """Merge files left to right, then overrides, and check the result.
+
+    Args:
+        paths: YAML files; a file's ``defaults:`` (a list of paths relative to it) lie under its own values.
+        overrides: ``section.key=value``, the value in YAML.
+
+    Raises:
+        ConfigError: with one line for each problem in files, overrides, values and combinations of values.
+    """
+    if not paths:
+        raise ConfigError("no configuration file given")
+    reading = Reading()
+    tree = Entry({}, str(paths[-1]))
+    for path in paths:
+        tree = merge(tree, reading.file(path))
+    for override in overrides:
+        tree = merge(tree, reading.override(override))
+    if not reading.complete:
+        raise ConfigError(reading.problems)
+    tree = Entry({key: entry for key, entry in tree.value.items() if entry.value is not None}, tree.origin)
+    run, problems = _validate(tree)
+    problems = [*reading.problems, *problems, *(_located(tree, found) for found in violations(run))]
+    if problems:
+        raise ConfigError(problems)
+    return run
+
+
+def _validate(tree: Entry) -> tuple[RunConfig, list[str]]:
+    """The run and what is wrong with single values; a section with such a value cannot be read by rules."""
+    plain = tree.plain()
+    try:
+        return RunConfig.model_validate(plain), []
+    except ValidationError as error:
+        wrong = {str(detail["loc"][0]) for detail in error.errors() if detail["loc"]}
+        return _partial_run(plain, wrong), explain(error, tree)
+
+
+def _partial_run(plain: dict[str, Any], wrong: set[str]) -> RunConfig:
+    values: dict[str, Any] = {}
+    for name, field in RunConfig.model_fields.items():
+        if name in wrong:
+            values[name] = _UnreadableSection()
+        elif name in plain and isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            values[name] = field.annotation.model_validate(plain[name])
+    return RunConfig.model_construct(**values)
+
+
+class _UnreadableSection:
+    """Stands for a section with wrong values, so that rules which need one of them keep silent."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise LookupError(name)
+
+
+def _located(tree: Entry, found: Violation) -> str:
+    """The violation behind the line of the first of its keys that somebody wrote."""
+    for key in found.keys:
+        entry = tree.find(tuple(key.split(".")))
+        if entry is not None:
+            return f"{entry.origin}: {found.text}"
+    return found.text

@@ -1,0 +1,296 @@
+"""What must hold between values of different keys. Rules report and never change a value."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from megatron_ext.config.sections import RunConfig
+
+
+class Violation(NamedTuple):
+    """A broken rule.
+
+    Attributes:
+        keys: the keys it concerns, the one to change first.
+        text: what is wrong, why, and the nearest values that work.
+    """
+
+    keys: tuple[str, ...]
+    text: str
+
+
+Rule = Callable[[RunConfig], Iterator[Violation]]
+
+
+def check(run: RunConfig) -> list[str]:
+    """Every broken rule as one line; an empty list for a run that can start."""
+    return [violation.text for violation in violations(run)]
+
+
+def violations(run: RunConfig) -> list[Violation]:
+    """Every broken rule; rules that need a section which could not be read (LookupError) are left out."""
+    found: list[Violation] = []
+    for rule in RULES:
+        try:
+            found.extend(rule(run))
+        except LookupError:
+            continue
+    return found
+
+
+def nearest_multiples(value: int, unit: int) -> str:
+    """The multiples of ``unit`` on both sides of ``value``, as text; 0 is none."""
+    below = value // unit * unit
+    return ", ".join(str(number) for number in (below, below + unit) if number > 0)
+
+
+def nearest_divisors(number: int, value: int) -> str:
+    """The divisors of ``number`` on both sides of ``value``, as text."""
+    divisors = [candidate for candidate in range(1, number + 1) if number % candidate == 0]
+    below = [divisor for divisor in divisors if divisor < value][-1:]
+    return ", ".join(str(divisor) for divisor in below + [d for d in divisors if d > value][:1])
+
+
+def _world_size(run: RunConfig) -> Iterator[Violation]:
+    launch, parallel = run.launch, run.parallel
+    if launch.world_size % parallel.model_parallel_size:
+        sizes = f"{parallel.tensor_model_parallel_size} × {parallel.pipeline_model_parallel_size}"
+        yield Violation(
+            ("launch.nproc_per_node", "launch.nnodes", "parallel.tensor_model_parallel_size"),
+            f"launch.nnodes × nproc_per_node = {launch.nnodes} × {launch.nproc_per_node} processes is not a "
+            f"multiple of tensor_model_parallel_size × pipeline_model_parallel_size = {sizes}; nearest: "
+            f"{nearest_multiples(launch.world_size, parallel.model_parallel_size)} processes",
+        )
+
+
+def _global_batch(run: RunConfig) -> Iterator[Violation]:
+    training, copies = run.training, run.data_parallel_size
+    if run.launch.world_size % run.parallel.model_parallel_size:
+        return  # data_parallel_size means nothing then: reported above
+    step = training.micro_batch_size * copies
+    if training.global_batch_size % step:
+        yield Violation(
+            ("training.global_batch_size", "training.micro_batch_size"),
+            f"training.global_batch_size={training.global_batch_size} is not a multiple of micro_batch_size "
+            f"× data_parallel_size = {training.micro_batch_size} × {copies}; nearest: "
+            f"{nearest_multiples(training.global_batch_size, step)}",
+        )
+
+
+def _layers_per_stage(run: RunConfig) -> Iterator[Violation]:
+    layers, stages = run.model.num_layers, run.parallel.pipeline_model_parallel_size
+    if layers % stages:
+        yield Violation(
+            ("parallel.pipeline_model_parallel_size", "model.num_layers"),
+            f"parallel.pipeline_model_parallel_size={stages} does not divide model.num_layers={layers}, and "
+            f"every stage holds as many layers; nearest: {nearest_divisors(layers, stages)}",
+        )
+
+
+def _tensor_parallel_shards(run: RunConfig) -> Iterator[Violation]:
+    model, tensor = run.model, run.parallel.tensor_model_parallel_size
+    amounts = {"num_attention_heads": model.num_attention_heads, "ffn_hidden_size": model.ffn_hidden_size}
+    if model.num_query_groups is not None:
+        amounts["num_query_groups"] = model.num_query_groups
+    for name, amount in amounts.items():
+        if amount % tensor:
+            yield Violation(
+                ("parallel.tensor_model_parallel_size", f"model.{name}"),
+                f"parallel.tensor_model_parallel_size={tensor} does not divide model.{name}={amount}, which "
+                f"tensor parallelism splits evenly; nearest: {nearest_divisors(amount, tensor)}",
+            )
+
+
+def _attention_shape(run: RunConfig) -> Iterator[Violation]:
+    model = run.model
+    heads, groups = model.num_attention_heads, model.query_groups
+    if heads % groups:
+        yield Violation(
+            ("model.num_query_groups",),
+            f"model.num_query_groups={groups} does not divide num_attention_heads={heads}, and every "
+            f"group serves as many heads; nearest: {nearest_divisors(heads, groups)}",
+        )
+    if model.kv_channels is None and model.hidden_size % heads:
+        yield Violation(
+            ("model.num_attention_heads", "model.hidden_size"),
+            f"model.num_attention_heads={heads} does not divide hidden_size={model.hidden_size}; nearest: "
+            f"{nearest_divisors(model.hidden_size, heads)}, or set kv_channels to the size of a head",
+        )
+    elif model.head_size % 2:
+        key = "kv_channels" if model.kv_channels else "hidden_size"
+        yield Violation(
+            (f"model.{key}",),
+            f"model.{key}: heads of size {model.head_size} are odd, and rotary embeddings turn pairs of "
+            f"channels; nearest head sizes: {nearest_multiples(model.head_size, 2)}",
+        )
+
+
+def _sequence_parallel(run: RunConfig) -> Iterator[Violation]:
+    tensor, length = run.parallel.tensor_model_parallel_size, run.training.seq_length
+    if not run.parallel.sequence_parallel:
+        return
+    if tensor == 1:
+        yield Violation(
+            ("parallel.sequence_parallel",),
+            "parallel.sequence_parallel=true splits the sequence over the tensor parallel processes, and "
+            "tensor_model_parallel_size=1; set it to 2 or more, or sequence_parallel=false",
+        )
+    elif length % tensor:
+        yield Violation(
+            ("training.seq_length",),
+            f"training.seq_length={length} is not a multiple of tensor_model_parallel_size={tensor}, which "
+            f"sequence_parallel splits it over; nearest: {nearest_multiples(length, tensor)}",
+        )
+
+
+def _positions(run: RunConfig) -> Iterator[Violation]:
+    length, limit = run.training.seq_length, run.model.max_position_embeddings
+    if length > limit:
+        yield Violation(
+            ("training.seq_length", "model.max_position_embeddings"),
+            f"training.seq_length={length} is longer than model.max_position_embeddings={limit}; "
+            f"nearest: {limit}",
+        )
+
+
+def _held_out_data(run: RunConfig) -> Iterator[Violation]:
+    data, training = run.data, run.training
+    if data.valid and data.split is not None:
+        yield Violation(
+            ("data.split", "data.valid"),
+            "data.split and data.valid both say what is held out; keep one of them",
+        )
+    shares = None if data.split is None else _shares(data.split)
+    if data.split is not None and shares is None:
+        yield Violation(
+            ("data.split",),
+            f"data.split={data.split}: must be three numbers ≥ 0 for train, valid and test, the first "
+            "above 0; such as 98,1,1",
+        )
+    if data.valid or (shares and shares[1] > 0):
+        return
+    asked = {
+        "eval_interval": training.eval_interval,
+        "eval_iters": training.eval_iters,
+        "eval_at_start": training.eval_at_start,
+    }
+    for name, value in asked.items():
+        if value:
+            yield Violation(
+                (f"training.{name}",),
+                f"training.{name}={str(value).lower()} asks for validation, and nothing is held out; name "
+                "files under data.valid, or set data.split, such as 98,1,1",
+            )
+
+
+def _shares(split: str) -> list[float] | None:
+    try:
+        shares = [float(share) for share in split.split(",")]
+    except ValueError:
+        return None
+    usable = len(shares) == 3 and shares[0] > 0 and all(0 <= share < float("inf") for share in shares)
+    return shares if usable else None
+
+
+def _dataset_weights(run: RunConfig) -> Iterator[Violation]:
+    weights = [entry.weight for entry in run.data.train if entry.weight is not None]
+    if weights and len(weights) < len(run.data.train):
+        yield Violation(
+            ("data.train",),
+            f"data.train: {len(weights)} of {len(run.data.train)} entries have a weight; give one to all "
+            "or to none",
+        )
+    elif weights and not any(weights):
+        yield Violation(("data.train",), "data.train: every weight is 0, so nothing would be read")
+
+
+def _document_boundaries(run: RunConfig) -> Iterator[Violation]:
+    if run.data.reset_position_ids and not run.data.reset_attention_mask:
+        yield Violation(
+            ("data.reset_position_ids",),
+            "data.reset_position_ids=true needs reset_attention_mask=true: rotary embeddings are relative, "
+            "so tokens of two documents that see each other need positions of one count",
+        )
+
+
+def _schedule(run: RunConfig) -> Iterator[Violation]:
+    optimizer = run.optimizer
+    if optimizer.min_lr > optimizer.lr:
+        yield Violation(
+            ("optimizer.min_lr", "optimizer.lr"),
+            f"optimizer.min_lr={optimizer.min_lr:g} is above lr={optimizer.lr:g}; nearest: {optimizer.lr:g}",
+        )
+    name = "lr_decay_iters" if optimizer.lr_decay_iters else "training.train_iters"
+    end = optimizer.lr_decay_iters or run.training.train_iters
+    if optimizer.lr_warmup_iters >= end:
+        yield Violation(
+            ("optimizer.lr_warmup_iters", "optimizer.lr_decay_iters", "training.train_iters"),
+            f"optimizer.lr_warmup_iters={optimizer.lr_warmup_iters} leaves no step to decay in, with "
+            f"{name}={end}; nearest: {end - 1}",
+        )
+
+
+def _overlap(run: RunConfig) -> Iterator[Violation]:
+    parallel = run.parallel
+    needed = {
+        "use_distributed_optimizer": parallel.use_distributed_optimizer,
+        "overlap_grad_reduce": parallel.overlap_grad_reduce,
+    }
+    for name, value in needed.items():
+        if parallel.overlap_param_gather and not value:
+            yield Violation(
+                ("parallel.overlap_param_gather",),
+                f"parallel.overlap_param_gather=true needs {name}=true: it overlaps the gathering of "
+                "parameters that the distributed optimizer has sharded",
+            )
+
+
+def _tokenizer_model(run: RunConfig) -> Iterator[Violation]:
+    tokenizer = run.tokenizer
+    if tokenizer.type == "ByteTokenizer" and tokenizer.model is not None:
+        yield Violation(
+            ("tokenizer.model",), "tokenizer.model: ByteTokenizer has no model file; remove the key"
+        )
+    elif tokenizer.type != "ByteTokenizer" and not tokenizer.model:
+        kind = (
+            "the tokenizer.model file"
+            if tokenizer.type == "SentencePieceTokenizer"
+            else "the tokenizer's folder"
+        )
+        yield Violation(
+            ("tokenizer.model", "tokenizer.type"),
+            f"tokenizer.model: {tokenizer.type} needs {kind}; name it here",
+        )
+
+
+def _launcher(run: RunConfig) -> Iterator[Violation]:
+    launch = run.launch
+    if launch.node_rank >= launch.nnodes:
+        yield Violation(
+            ("launch.node_rank", "launch.nnodes"),
+            f"launch.node_rank={launch.node_rank} is not below nnodes={launch.nnodes}; nodes count from 0 to "
+            f"{launch.nnodes - 1}",
+        )
+    if launch.hostfile is not None and launch.launcher not in ("mpirun", "deepspeed"):
+        yield Violation(
+            ("launch.hostfile",),
+            f"launch.hostfile is read by mpirun and deepspeed, and launch.launcher={launch.launcher}; remove "
+            "it, or choose one of these",
+        )
+
+
+RULES: tuple[Rule, ...] = (
+    _world_size,
+    _global_batch,
+    _layers_per_stage,
+    _tensor_parallel_shards,
+    _attention_shape,
+    _sequence_parallel,
+    _positions,
+    _tokenizer_model,
+    _held_out_data,
+    _dataset_weights,
+    _document_boundaries,
+    _schedule,
+    _overlap,
+    _launcher,
+)

@@ -1,0 +1,172 @@
+"""Rules between keys: each is broken on its own, and the values it proposes are tried."""
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from megatron_ext.config.rules import check, nearest_divisors, nearest_multiples
+from megatron_ext.config.sections import RunConfig
+
+VALID: dict[str, dict[str, Any]] = {
+    "model": {
+        "num_layers": 12,
+        "hidden_size": 96,
+        "ffn_hidden_size": 256,
+        "num_attention_heads": 12,
+        "num_query_groups": 4,
+        "vocab_size": 300,
+    },
+    "parallel": {},
+    "tokenizer": {"type": "SentencePieceTokenizer", "model": "t.model"},
+    "data": {"train": [{"path": "a"}]},
+    "training": {"micro_batch_size": 4, "global_batch_size": 96, "seq_length": 64, "train_iters": 100},
+    "optimizer": {"lr": 1e-3},
+    "launch": {},
+}
+
+
+def run_with(**changes: Any) -> RunConfig:
+    values = {name: dict(section) for name, section in VALID.items()}
+    for dotted, value in changes.items():
+        section, key = dotted.split("__")
+        values[section][key] = value
+    return RunConfig.model_validate({"name": "trial", **values})
+
+
+def test_a_valid_run_breaks_no_rule() -> None:
+    assert check(run_with()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"training__global_batch_size": 100, "launch__nproc_per_node": 8},
+            [
+                "training.global_batch_size=100 is not a multiple of micro_batch_size × data_parallel_size "
+                "= 4 × 8; nearest: 96, 128",
+            ],
+        ),
+        ({"training__global_batch_size": 3}, ["= 4 × 1; nearest: 4"]),
+        (
+            {"launch__nproc_per_node": 6, "parallel__tensor_model_parallel_size": 4},
+            [
+                "launch.nnodes × nproc_per_node = 1 × 6 processes is not a multiple of "
+                "tensor_model_parallel_size × pipeline_model_parallel_size = 4 × 1; nearest: 4, 8 processes",
+            ],
+        ),
+        (
+            {
+                "launch__nproc_per_node": 5,
+                "parallel__pipeline_model_parallel_size": 5,
+                "training__global_batch_size": 100,
+            },
+            ["parallel.pipeline_model_parallel_size=5 does not divide model.num_layers=12", "nearest: 4, 6"],
+        ),
+        (
+            {"launch__nproc_per_node": 8, "parallel__tensor_model_parallel_size": 8},
+            ["num_attention_heads=12", "nearest: 6, 12", "model.num_query_groups=4", "nearest: 4"],
+        ),
+        (
+            {
+                "launch__nproc_per_node": 2,
+                "parallel__tensor_model_parallel_size": 2,
+                "model__ffn_hidden_size": 255,
+            },
+            [
+                "parallel.tensor_model_parallel_size=2 does not divide model.ffn_hidden_size=255",
+                "nearest: 1, 3",
+            ],
+        ),
+        (
+            {"model__num_query_groups": 5},
+            ["num_query_groups=5 does not divide num_attention_heads=12", "nearest: 4, 6"],
+        ),
+        (
+            {"model__hidden_size": 100},
+            ["num_attention_heads=12 does not divide hidden_size=100", "nearest: 10, 20"],
+        ),
+        ({"model__hidden_size": 36}, ["heads of size 3 are odd", "2, 4"]),
+        ({"model__kv_channels": 7}, ["model.kv_channels: heads of size 7", "6, 8"]),
+        ({"parallel__sequence_parallel": True}, ["sequence_parallel=true", "tensor_model_parallel_size=1"]),
+        (
+            {
+                "parallel__sequence_parallel": True,
+                "parallel__tensor_model_parallel_size": 4,
+                "launch__nproc_per_node": 4,
+                "training__seq_length": 63,
+            },
+            ["training.seq_length=63 is not a multiple of tensor_model_parallel_size=4", "nearest: 60, 64"],
+        ),
+        ({"training__seq_length": 5000}, ["training.seq_length=5000 is longer", "nearest: 4096"]),
+        (
+            {"tokenizer__model": None},
+            ["tokenizer.model: SentencePieceTokenizer needs the tokenizer.model file"],
+        ),
+        ({"tokenizer__type": "ByteTokenizer"}, ["ByteTokenizer has no model file"]),
+        ({"data__split": "98,1,1", "data__valid": [{"path": "v"}]}, ["data.split and data.valid both"]),
+        ({"data__split": "98,1"}, ["data.split=98,1: must be three numbers"]),
+        ({"data__split": "0,0,0"}, ["must be three numbers"]),
+        ({"data__split": "98,-1,1"}, ["must be three numbers"]),
+        ({"data__split": "a,b,c"}, ["must be three numbers"]),
+        ({"data__split": "1,inf,nan"}, ["must be three numbers"]),
+        (
+            {"training__eval_interval": 10},
+            ["training.eval_interval=10 asks for validation, and nothing is held out"],
+        ),
+        ({"training__eval_at_start": True, "data__split": "99,0,1"}, ["training.eval_at_start=true asks"]),
+        ({"data__train": [{"path": "a", "weight": 1.0}, {"path": "b"}]}, ["1 of 2 entries have a weight"]),
+        ({"data__train": [{"path": "a", "weight": 0.0}]}, ["every weight is 0"]),
+        ({"data__reset_position_ids": True}, ["needs reset_attention_mask=true"]),
+        ({"optimizer__min_lr": 0.1}, ["optimizer.min_lr=0.1 is above lr=0.001"]),
+        (
+            {"optimizer__lr_warmup_iters": 100},
+            ["lr_warmup_iters=100", "training.train_iters=100; nearest: 99"],
+        ),
+        (
+            {"optimizer__lr_warmup_iters": 50, "optimizer__lr_decay_iters": 50},
+            ["lr_decay_iters=50; nearest: 49"],
+        ),
+        (
+            {"parallel__overlap_param_gather": True},
+            ["needs use_distributed_optimizer=true", "needs overlap_grad_reduce=true"],
+        ),
+        ({"launch__nnodes": 2, "launch__node_rank": 2}, ["launch.node_rank=2 is not below nnodes=2"]),
+        ({"launch__hostfile": "hosts"}, ["launch.hostfile is read by mpirun and deepspeed"]),
+    ],
+)
+def test_each_rule_says_what_and_what_instead(changes: dict[str, Any], expected: list[str]) -> None:
+    found = check(run_with(**changes))
+    text = "\n".join(found)
+    assert all(part in text for part in expected), text
+    assert len(found) == max(
+        1, len([part for part in expected if re.match(r"needs|num_attention|model\.num", part)])
+    )
+
+
+def test_all_broken_rules_come_together() -> None:
+    changes = {"data__reset_position_ids": True, "optimizer__min_lr": 1.0, "training__global_batch_size": 7}
+    assert len(check(run_with(**changes))) == 3
+
+
+def test_a_warmup_within_the_decay_may_outlast_a_short_trial() -> None:
+    assert check(run_with(optimizer__lr_warmup_iters=500, optimizer__lr_decay_iters=12000)) == []
+
+
+@given(st.integers(1, 10_000), st.integers(1, 200))
+def test_nearest_multiples_are_the_nearest(value: int, unit: int) -> None:
+    proposed = {int(number) for number in nearest_multiples(value, unit).split(", ")}
+    below = max((n for n in range(1, value + 1) if n % unit == 0), default=None)
+    above = min(n for n in range(value + 1, value + unit + 1) if n % unit == 0)
+    assert proposed == {n for n in (below, above) if n is not None}
+
+
+@given(st.integers(1, 500), st.integers(1, 600))
+def test_nearest_divisors_divide(number: int, value: int) -> None:
+    proposed = [int(text) for text in nearest_divisors(number, value).split(", ") if text]
+    assert all(number % divisor == 0 for divisor in proposed)
+    between = range(min(proposed, default=1) + 1, max(proposed, default=1))
+    assert len(proposed) < 2 or not [n for n in between if n != value and number % n == 0]
