@@ -1,0 +1,80 @@
+"""Model and optimizer to and from megatron-core's ``torch_dist`` files, from any layout to any other."""
+
+from pathlib import Path
+from typing import Any
+
+from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.core import CheckpointingException
+from megatron.core.dist_checkpointing.mapping import ShardedObject
+from megatron.core.dist_checkpointing.strategies import torch as megatron_torch
+from megatron.core.optimizer import MegatronOptimizer
+from megatron.core.utils import unwrap_model
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.state_dict_saver import save as save_shards
+
+from megatron_ext.checkpoint.trust import verify
+from megatron_ext.errors import CheckpointError
+
+# The only sharding of a distributed optimizer that every other layout can read; its memory-hungry form fails on 0.16.
+OPTIMIZER_SHARDING = {
+    "distrib_optim_sharding_type": "fully_reshardable",
+    "distrib_optim_fully_reshardable_mem_efficient": True,
+}
+
+
+class InProcessStrategy(megatron_torch.TorchDistSaveShardedStrategy):  # type: ignore[misc]
+    """megatron-core's format through torch's own writer.
+
+    megatron-core's writer hands its tensors to processes it starts for each save: seconds for a small model, and a hang
+    wherever processes cannot be started.
+    """
+
+    def save(self, sharded_state_dict: dict[str, Any], checkpoint_dir: str | Path) -> None:
+        """Write this rank's shards, one file per rank, and on rank 0 the index of all."""
+        by_key, _, _ = megatron_torch._replace_state_dict_keys_with_sharded_keys(sharded_state_dict, True)
+        save_shards(
+            megatron_torch.mcore_to_pyt_state_dict(by_key, False),
+            storage_writer=FileSystemWriter(checkpoint_dir, single_file_per_rank=True),
+            planner=megatron_torch.MCoreSavePlanner(dedup_replicated_tensors=False, flatten_state_dict=False),
+        )
+
+
+def save_distributed(folder: Path, model: Any, optimizer: MegatronOptimizer) -> None:
+    """Write the shards of every rank into the existing, empty ``folder``; all ranks call it."""
+    state = _sharded_state(model, optimizer, is_loading=False)
+    dist_checkpointing.save(state, str(folder), InProcessStrategy("torch_dist", 1))
+
+
+def load_distributed(folder: Path, model: Any, optimizer: MegatronOptimizer, *, with_optimizer: bool) -> None:
+    """Fill the model, and the optimizer if asked, from a checkpoint of any layout; all ranks call it.
+
+    Raises:
+        CheckpointError: the files are unsafe, damaged, or lack a tensor of this model.
+    """
+    verify(folder)
+    wanted = _sharded_state(model, optimizer if with_optimizer else None, is_loading=True)
+    try:
+        loaded = dist_checkpointing.load(wanted, str(folder))
+    except (CheckpointingException, KeyError, OSError) as error:
+        raise CheckpointError(f"{folder}: cannot load this model from it: {error}") from error
+    unwrap_model(model).load_state_dict(loaded["model"], strict=False)
+    if with_optimizer:
+        optimizer.load_state_dict(loaded["optimizer"])
+    else:
+        optimizer.reload_model_params()
+
+
+def _sharded_state(model: Any, optimizer: MegatronOptimizer | None, *, is_loading: bool) -> dict[str, Any]:
+    """Tensors with their place in the whole, named as in ``checkpoint/canonical.py``."""
+    sharded_model = {
+        name: part
+        for name, part in unwrap_model(model).sharded_state_dict().items()
+        # Pickled FP8 state of Transformer Engine, empty here; a checkpoint of ours holds tensors only.
+        if not isinstance(part, ShardedObject)
+    }
+    state: dict[str, Any] = {"model": sharded_model}
+    if optimizer is not None:
+        state["optimizer"] = optimizer.sharded_state_dict(
+            dict(sharded_model), is_loading=is_loading, metadata=OPTIMIZER_SHARDING
+        )
+    return state

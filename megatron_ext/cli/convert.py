@@ -1,0 +1,90 @@
+"""``megatron-ext convert``: a Hugging Face folder to a checkpoint (from-hf) and back (to-hf)."""
+
+import argparse
+from pathlib import Path
+
+from megatron_ext.checkpoint.canonical import DTYPES
+from megatron_ext.convert.from_hf import MODEL_YAML, import_hf
+from megatron_ext.convert.to_hf import export_hf
+
+EPILOG = """\
+examples:
+  python tools/convert_checkpoint.py from-hf --hf-path Llama-2-7b-hf --output checkpoints/llama2_7b
+  python tools/convert_checkpoint.py to-hf --checkpoint runs/my_run/checkpoints --output my_model
+
+`from-hf --help` and `to-hf --help` say more. A checkpoint does not depend on the number of processes: it
+loads with any tensor, pipeline and data parallelism, and exports from any. One tensor is in memory at a time.
+"""
+FROM_HF = """\
+Make a checkpoint that a run can start from out of a Hugging Face model folder (config.json, safetensors,
+tokenizer). Supported: model_type llama without rope scaling, biases or quantisation; anything else is refused
+by name.
+"""
+TO_HF = """\
+Make a Hugging Face model folder out of a checkpoint; transformers (4.50 or newer) loads it. Optimizer state
+is left out, padded vocabulary rows are cut off, the tokenizer files the model came with are put back.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Define the two directions, their options and the help."""
+    parser.description = "Import a Hugging Face checkpoint, or export one."
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    directions = parser.add_subparsers(dest="direction", required=True, metavar="{from-hf,to-hf}")
+    importing = directions.add_parser(
+        "from-hf",
+        help="Hugging Face folder to checkpoint",
+        description=FROM_HF,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    importing.add_argument("--hf-path", type=Path, required=True, metavar="D", help="model folder to read")
+    importing.add_argument(
+        "--output", type=Path, required=True, metavar="C", help="checkpoint folder to make"
+    )
+    exporting = directions.add_parser(
+        "to-hf",
+        help="checkpoint to Hugging Face folder",
+        description=TO_HF,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    exporting.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="C",
+        help="a run's checkpoint folder (its latest), or one iter_… folder",
+    )
+    exporting.add_argument("--output", type=Path, required=True, metavar="D", help="model folder to make")
+    exporting.add_argument(
+        "--dtype", choices=sorted(DTYPES), help="of the weights (default: as in the checkpoint)"
+    )
+    for direction in (importing, exporting):
+        direction.add_argument(
+            "--overwrite", action="store_true", help="replace an earlier output of this command"
+        )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Convert, then say what was made and what comes next."""
+    output: Path = arguments.output
+    model_yaml = output / MODEL_YAML
+    if arguments.direction == "from-hf":
+        folder = import_hf(arguments.hf_path, output, arguments.overwrite)
+        print(
+            f"made {folder} ({_gigabytes(folder)}) and {model_yaml}\n"
+            f"next: name {model_yaml} under defaults: in a run's YAML, and start from the weights with\n"
+            f"  ./launch.sh RUN.yaml checkpoint.load={output}"
+        )
+    else:
+        export_hf(arguments.checkpoint, output, arguments.dtype, arguments.overwrite)
+        print(
+            f"made {output} ({_gigabytes(output)}), which transformers loads\n"
+            f'next: python tools/generate.py --hf-path {output} --prompt "…"'
+        )
+    return 0
+
+
+def _gigabytes(folder: Path) -> str:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"

@@ -1,0 +1,165 @@
+"""A Hugging Face folder becomes a canonical checkpoint, with one fused tensor of one layer in memory."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import yaml
+
+from megatron_ext.checkpoint.canonical import DTYPES, CanonicalWriter, canonical_shapes
+from megatron_ext.checkpoint.manifest import Manifest, writer_versions
+from megatron_ext.checkpoint.store import LATEST, CheckpointStore
+from megatron_ext.config.sections import ModelConfig
+from megatron_ext.convert import assets
+from megatron_ext.convert.families import family_of
+from megatron_ext.convert.output import output_directory
+from megatron_ext.convert.rules import LAYER, Drop, Rule, Shape, Step, Tied, steps
+from megatron_ext.convert.safetensors_files import SafetensorsReader
+from megatron_ext.errors import ConversionError
+from megatron_ext.utils.atomic import write_text
+from megatron_ext.utils.console import get_logger, progress
+
+MODEL_YAML = "model.yaml"
+_SHOWN = 12
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+logger = get_logger(__name__)
+
+
+def import_hf(hf_path: Path, output: Path, overwrite: bool = False) -> Path:
+    """Make what a run can start from: ``iter_0000000``, ``latest`` and ``model.yaml`` in ``output``.
+
+    Everything is checked before anything is written, and ``output`` appears when it is complete.
+
+    Args:
+        hf_path: folder with ``config.json`` and safetensors; tokenizer files are carried along.
+        output: new folder.
+        overwrite: replace an earlier import.
+
+    Returns:
+        The folder of the checkpoint.
+
+    Raises:
+        ConversionError: the input is not understood in full, or the output is in the way.
+    """
+    if not hf_path.is_dir():
+        raise ConversionError(
+            f"{hf_path}: no such folder; download it first: hf download NAME --local-dir DIR"
+        )
+    config = assets.read_config(hf_path)
+    family = family_of(config)
+    model = family.model_config(config)
+    rules = family.rules(model)
+    source = SafetensorsReader(hf_path)
+    plan = list(steps(rules, model.num_layers))
+    _check_names(source, plan, rules, model.num_layers)
+    _check_contents(source, plan, rules, model)
+    with output_directory(
+        output, overwrite=overwrite, source=hf_path, is_replaceable=_is_import
+    ) as temporary:
+        store = CheckpointStore(temporary)
+        folder = store.begin(0)
+        _write_tensors(folder, source, plan, model)
+        if not set(assets.copy_assets(hf_path, folder / assets.FOLDER)) & set(assets.TOKENIZER_MODELS):
+            logger.warning(f"{hf_path} has no tokenizer: the checkpoint will carry none")
+        _manifest(source, plan[0], model).write(folder)
+        name = store.commit(folder, 0).name
+        write_text(temporary / MODEL_YAML, _model_yaml(model, hf_path))
+    return output / name
+
+
+def _is_import(path: Path) -> bool:
+    names = [folder.name for folder in CheckpointStore(path).all()]
+    return names == ["iter_0000000"] and (path / MODEL_YAML).is_file() and (path / LATEST).is_file()
+
+
+def _check_names(
+    source: SafetensorsReader, plan: Sequence[Step], rules: Sequence[Rule], num_layers: int
+) -> None:
+    """Every source tensor is consumed, every target produced, exactly once."""
+    wanted = Counter(name for step in plan for name in step.hf_names)
+    optional = {
+        rule.hf.replace(LAYER, str(layer))
+        for rule in rules
+        if isinstance(rule, Tied | Drop)
+        for layer in range(num_layers)
+    }
+    present = source.names()
+    problems = [
+        _listed("missing", wanted.keys() - present),
+        _listed("not expected", present - wanted.keys() - optional),
+        _listed("used by two rules", {name for name, count in wanted.items() if count > 1}),
+    ]
+    if any(problems):
+        raise ConversionError(
+            "the tensors are not those of config.json: " + "; ".join(filter(None, problems))
+        )
+
+
+def _check_contents(
+    source: SafetensorsReader, plan: Sequence[Step], rules: Sequence[Rule], model: ModelConfig
+) -> None:
+    shapes = canonical_shapes(model)
+    problems: list[str] = []
+    dtypes: dict[str, torch.dtype] = {}
+    for step in plan:
+        expected = step.rule.hf_shapes(_shape_of(step, shapes), model)
+        for name, shape in zip(step.hf_names, expected, strict=True):
+            dtype = dtypes.setdefault(step.rule.canonical, source.dtype(name))
+            if source.shape(name) != shape:
+                problems.append(f"{name} is {source.shape(name)}, config.json says {shape}")
+            if source.dtype(name) != dtype:
+                problems.append(f"{name} is {source.dtype(name)}, others of its kind {dtype}")
+    problems += [
+        f"{rule.hf} differs from {rule.same_as}, although config.json ties them"
+        for rule in rules
+        if isinstance(rule, Tied) and rule.hf in source.names() and not _is_same(source, rule)
+    ]
+    if problems:
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise ConversionError("; ".join(problems[:_SHOWN]) + more)
+
+
+def _is_same(source: SafetensorsReader, rule: Tied) -> bool:
+    return torch.equal(source.read(rule.hf), source.read(rule.same_as))
+
+
+def _shape_of(step: Step, shapes: dict[str, Shape]) -> Shape:
+    shape = shapes[step.rule.canonical]
+    return shape if step.layer is None else shape[1:]
+
+
+def _write_tensors(folder: Path, source: SafetensorsReader, plan: Sequence[Step], model: ModelConfig) -> None:
+    total = sum(len(step.hf_names) for step in plan)
+    with (
+        CanonicalWriter(folder, canonical_shapes(model)) as writer,
+        progress("importing", total, "tensors") as advance,
+    ):
+        for step in plan:
+            parts = [source.read(name) for name in step.hf_names]
+            writer.add(step.rule.canonical, step.rule.fuse(parts, model), step.layer)
+            advance(len(parts), step.hf_names[-1])
+
+
+def _manifest(source: SafetensorsReader, first: Step, model: ModelConfig) -> Manifest:
+    return Manifest(
+        model=model,
+        iteration=0,
+        consumed_samples=0,
+        consumed_tokens=0,
+        has_optimizer=False,
+        params_dtype=_DTYPE_NAMES[source.dtype(first.hf_names[0])],
+        versions=writer_versions(),
+    )
+
+
+def _model_yaml(model: ModelConfig, hf_path: Path) -> str:
+    section = yaml.safe_dump({"model": model.model_dump(exclude_none=True)}, sort_keys=False)
+    name = hf_path.resolve().name
+    return f"# Shape of the model imported from {name}; name this file under defaults: in a run.\n{section}"
+
+
+def _listed(what: str, names: set[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{what}: {', '.join(sorted(names)[:_SHOWN])}{more}" if names else ""

@@ -1,0 +1,180 @@
+"""A canonical checkpoint, of any layout, becomes a Hugging Face folder, one tensor of a layer at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from megatron_ext.checkpoint.canonical import DTYPES, VOCABULARY_KEYS, CanonicalReader, canonical_shapes
+from megatron_ext.checkpoint.manifest import DtypeName, Manifest
+from megatron_ext.checkpoint.store import CheckpointStore
+from megatron_ext.convert import assets
+from megatron_ext.convert.families import DEFAULT_FAMILY, family_of
+from megatron_ext.convert.output import output_directory
+from megatron_ext.convert.rules import Family, Shape, Step, steps
+from megatron_ext.convert.safetensors_files import MAX_SHARD_BYTES, TensorInfo, write_shards
+from megatron_ext.errors import ConversionError
+from megatron_ext.utils.console import get_logger, progress
+
+# transformers 4 writes torch_dtype, 5 writes dtype; each reads its own.
+_HF_DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+logger = get_logger(__name__)
+
+
+def export_hf(
+    checkpoint: Path,
+    output: Path,
+    dtype: DtypeName | None = None,
+    overwrite: bool = False,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> Path:
+    """Write ``config.json``, safetensors, and the tokenizer files the checkpoint carries.
+
+    Args:
+        checkpoint: a run's checkpoint folder (its latest), or one ``iter_…`` folder.
+        output: new folder.
+        dtype: fp32, bf16 or fp16; None keeps each tensor's own.
+        overwrite: replace an earlier export.
+        max_shard_bytes: size above which another safetensors file is begun.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged or unsafe.
+        ConversionError: its tensors are not those of its model, or the output is in the way.
+    """
+    export = HFExport.open(checkpoint, dtype)
+    with output_directory(
+        output, overwrite=overwrite, source=export.folder, is_replaceable=_is_export
+    ) as temporary:
+        with progress("exporting", len(export.infos), "tensors") as advance:
+            write_shards(temporary, export.infos, export.tensors(advance), max_shard_bytes)
+        carried = export.folder / assets.FOLDER
+        copied = assets.copy_assets(carried, temporary)
+        assets.write_json(temporary / assets.CONFIG, export.config)
+        if assets.GENERATION_CONFIG not in copied:
+            assets.write_json(temporary / assets.GENERATION_CONFIG, _generation_config(export.config))
+        if not set(copied) & set(assets.TOKENIZER_MODELS):
+            logger.warning(f"{carried} has no tokenizer: copy the tokenizer's files into {output} yourself")
+    return output
+
+
+@dataclass(frozen=True)
+class HFExport:
+    """A checkpoint seen as a Hugging Face model: its configuration, and its tensors on demand.
+
+    Attributes:
+        folder: the one checkpoint.
+        config: content of ``config.json``.
+        infos: names, dtypes and shapes of what ``tensors`` yields, in that order.
+    """
+
+    folder: Path
+    manifest: Manifest
+    config: dict[str, Any]
+    infos: tuple[TensorInfo, ...]
+    _reader: CanonicalReader
+    _plan: tuple[Step, ...]
+
+    @classmethod
+    def open(cls, checkpoint: Path, dtype: DtypeName | None = None) -> "HFExport":
+        """Read and check everything but the values; see ``export_hf`` for arguments and errors."""
+        if dtype is not None and dtype not in DTYPES:
+            raise ConversionError(f"dtype {dtype!r} is not known; choose one of {', '.join(DTYPES)}")
+        folder = CheckpointStore.resolve(checkpoint)
+        manifest = Manifest.read(folder)
+        carried = folder / assets.FOLDER
+        config = assets.read_config(carried) if (carried / assets.CONFIG).is_file() else None
+        if config is None:
+            logger.info(f"{carried} has no config.json: it is made from the model section of {folder.name}")
+        family = family_of(config) if config is not None else DEFAULT_FAMILY
+        reader = CanonicalReader(folder)
+        _check(reader, manifest)
+        plan = tuple(steps(family.rules(manifest.model), manifest.model.num_layers))
+        infos = tuple(_infos(reader, plan, manifest, dtype))
+        return cls(
+            folder, manifest, _config(config or {}, family, manifest, infos[0].dtype), infos, reader, plan
+        )
+
+    def tensors(self, advance: Callable[[int, str], None]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Names and values, read one canonical tensor of one layer at a time; ``advance`` is told of each."""
+        dtypes = {info.name: info.dtype for info in self.infos}
+        for step in self._plan:
+            for name, part in zip(
+                step.hf_names, step.rule.split(self._read(step), self.manifest.model), strict=True
+            ):
+                yield name, _converted(name, part, dtypes[name])
+                advance(1, name)
+
+    def _read(self, step: Step) -> torch.Tensor:
+        key = step.rule.canonical
+        if step.layer is not None:
+            return self._reader.read_layer(key, step.layer)
+        return self._reader.read(key, rows=self.manifest.model.vocab_size if key in VOCABULARY_KEYS else None)
+
+
+def _is_export(path: Path) -> bool:
+    return (path / assets.CONFIG).is_file() and any(path.glob("model*.safetensors"))
+
+
+def _check(reader: CanonicalReader, manifest: Manifest) -> None:
+    """Every tensor of the file is used, every one of the model is there, and has the model's shape."""
+    expected, present = canonical_shapes(manifest.model), set(reader.keys())
+    problems = [f"{key} is missing" for key in sorted(expected.keys() - present)]
+    problems += [f"{key} is not expected" for key in sorted(present - expected.keys())]
+    for key in sorted(expected.keys() & present):
+        if not _fits(key, reader.shape(key), expected[key]):
+            problems.append(f"{key} is {reader.shape(key)}, the manifest's model says {expected[key]}")
+    if problems:
+        raise ConversionError("the tensors are not those of the checkpoint's model: " + "; ".join(problems))
+
+
+def _fits(key: str, shape: Shape, expected: Shape) -> bool:
+    if key in VOCABULARY_KEYS:
+        return shape[0] >= expected[0] and shape[1:] == expected[1:]
+    return shape == expected
+
+
+def _infos(
+    reader: CanonicalReader, plan: Sequence[Step], manifest: Manifest, dtype: DtypeName | None
+) -> Iterator[TensorInfo]:
+    shapes = canonical_shapes(manifest.model)
+    for step in plan:
+        key = step.rule.canonical
+        shape = shapes[key] if step.layer is None else shapes[key][1:]
+        stored = reader.dtype(key) if dtype is None else DTYPES[dtype]
+        if stored not in _HF_DTYPES:
+            raise ConversionError(f"{key} is {stored}; choose a dtype: {', '.join(DTYPES)}")
+        for name, part in zip(step.hf_names, step.rule.hf_shapes(shape, manifest.model), strict=True):
+            yield TensorInfo(name, stored, part)
+
+
+def _converted(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    converted = tensor.to(dtype)
+    # The range of fp16 ends at 65,504: a weight beyond it would silently become infinite.
+    if (
+        dtype is torch.float16
+        and tensor.dtype is not dtype
+        and bool((converted.isinf() & tensor.isfinite()).any())
+    ):
+        raise ConversionError(f"{name} holds values too large for fp16; choose bf16 or fp32")
+    return converted
+
+
+def _config(
+    carried: dict[str, Any], family: Family, manifest: Manifest, dtype: torch.dtype
+) -> dict[str, Any]:
+    """What came with the model, with everything that follows from the model section as it is now."""
+    name = _HF_DTYPES[dtype]
+    return {**carried, **family.hf_config(manifest.model), "torch_dtype": name, "dtype": name}
+
+
+def _generation_config(config: dict[str, Any]) -> dict[str, Any]:
+    ids: dict[str, Any] = {
+        key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in config
+    }
+    return {"_from_model_config": True, **ids}
