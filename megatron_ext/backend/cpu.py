@@ -1,0 +1,36 @@
+"""The CPU over gloo: the same training code as on GPUs, in real processes."""
+
+import platform
+import resource
+
+import torch
+
+KIBIBYTE = 1024
+
+
+class CpuBackend:
+    """This process's share of the CPU."""
+
+    collective = "gloo"
+    fused_kernels = False
+
+    def __init__(self) -> None:
+        self.device = torch.device("cpu")
+
+    def start(self) -> None:
+        """Redirect megatron-core's CUDA calls."""
+        # Here, because it imports megatron-core: seconds that generating text does without.
+        from megatron_ext.backend.megatron_on_cpu import patch_megatron_core  # noqa: PLC0415
+
+        patch_megatron_core()
+
+    def device_name(self) -> str:
+        """The processor's architecture."""
+        return f"CPU {platform.machine()}"
+
+    def synchronize(self) -> None:
+        """Nothing is queued."""
+
+    def peak_memory_bytes(self) -> int:
+        """Largest resident set (Linux counts it in KiB)."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE

@@ -1,0 +1,46 @@
+"""``megatron-ext train``: what a launcher starts in each process. People start ``launch``, which starts this."""
+
+import argparse
+from pathlib import Path
+
+from megatron_ext.config.dump import load_resolved
+from megatron_ext.launch.environment import ProcessEnvironment
+from megatron_ext.train.loop import train
+from megatron_ext.train.setup import build_run
+from megatron_ext.utils.console import get_logger
+
+logger = get_logger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument(
+        "--run-config",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the resolved run that launch wrote, <run_dir>/run.yaml",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train this process's part."""
+    config = load_resolved(arguments.run_config)
+    training = build_run(config, ProcessEnvironment.detect())
+    try:
+        state = train(training)
+    finally:
+        for sink in training.sinks:
+            sink.close()
+    if state.iteration >= config.training.train_iters:
+        logger.info(
+            f"trained {state.iteration:,} iterations on {state.consumed_tokens:,} tokens; the last checkpoint is in "
+            f"{config.checkpoint_dir}. Next: python tools/convert_checkpoint.py to-hf "
+            f"--checkpoint {config.checkpoint_dir} --output {config.run_dir}/hf"
+        )
+    else:
+        logger.info(
+            f"stopped at iteration {state.iteration:,} of {config.training.train_iters:,}; "
+            "the same launch.sh command resumes"
+        )
+    return 0

@@ -1,0 +1,130 @@
+"""What happens around steps: logging, validation, saving. Order matters: measure first, save last."""
+
+import dataclasses
+
+import torch
+import torch.distributed as dist
+
+from megatron_ext.backend.device import Backend
+from megatron_ext.config.sections import RunConfig
+from megatron_ext.data.blend import ValidationDataset
+from megatron_ext.data.build import Datasets
+from megatron_ext.model.flops import flops_per_token
+from megatron_ext.observe.metrics import TrainRecord
+from megatron_ext.observe.throughput import FULL_ATTENTION, Throughput, peak_tflops
+from megatron_ext.train.checkpoints import save
+from megatron_ext.train.run import Hook, Run
+from megatron_ext.train.state import TrainState
+from megatron_ext.train.step import StepOutcome
+from megatron_ext.train.validation import validate
+
+
+def build_hooks(config: RunConfig, backend: Backend, datasets: Datasets) -> tuple[Hook, ...]:
+    """The hooks of a run, in the order they are called."""
+    throughput = Throughput(
+        flops_per_token=flops_per_token(config.model, config.training.seq_length, causal=False),
+        flop_convention=FULL_ATTENTION,
+        world_size=config.launch.world_size,
+        peak_tflops=config.logging.peak_tflops
+        or peak_tflops(backend.device_name(), config.training.precision),
+    )
+    if datasets.valid is None:
+        return (LogHook(throughput), SaveHook())
+    return (LogHook(throughput), ValidationHook(datasets.valid), SaveHook())
+
+
+class LogHook:
+    """Every ``log_interval`` steps: one reduction over all processes gives the record and the word on stopping."""
+
+    def __init__(self, throughput: Throughput) -> None:
+        self.throughput = throughput
+        self.last_iteration = 0
+
+    def before_training(self, run: Run, state: TrainState) -> None:
+        """Start the clock and listen for signals."""
+        run.stop.listen()
+        run.stopwatch.lap()
+        self.last_iteration = state.iteration
+
+    def after_step(self, run: Run, state: TrainState, outcome: StepOutcome) -> None:
+        """Log where the interval ends; the only place where a step is waited for."""
+        last = state.iteration == run.config.training.train_iters
+        if state.iteration % run.config.logging.log_interval and not last:
+            return
+        asked = torch.tensor([float(run.stop.requested)], dtype=torch.float64, device=outcome.loss.device)
+        totals = torch.cat([outcome.loss, asked])
+        dist.all_reduce(totals)
+        loss_sum, num_tokens, stops = totals.tolist()
+        run.stop.agreed = stops > 0
+        iterations = state.iteration - self.last_iteration
+        speed = self.throughput.measure(
+            seconds=run.stopwatch.lap(),
+            tokens=iterations * run.config.training.tokens_per_iteration,
+            iterations=iterations,
+        )
+        record = TrainRecord(
+            **dataclasses.asdict(state),
+            lm_loss=loss_sum / num_tokens,
+            grad_norm=outcome.grad_norm,
+            learning_rate=outcome.learning_rate,
+            **dataclasses.asdict(speed),
+        )
+        self.last_iteration = state.iteration
+        run.write(record.to_dict())
+
+    def after_training(self, run: Run, state: TrainState) -> None:
+        """Nothing is left: the last step was logged."""
+
+
+class ValidationHook:
+    """Loss on held-out text every ``eval_interval`` steps, at the end, and at the start where asked."""
+
+    def __init__(self, dataset: ValidationDataset) -> None:
+        self.dataset = dataset
+
+    def before_training(self, run: Run, state: TrainState) -> None:
+        """Measure the model before its first step."""
+        if run.config.training.eval_at_start and state.iteration == 0:
+            self._validate(run, state)
+
+    def after_step(self, run: Run, state: TrainState, outcome: StepOutcome) -> None:  # noqa: ARG002
+        """Measure where an interval or the run ends."""
+        training = run.config.training
+        due = training.eval_interval is not None and state.iteration % training.eval_interval == 0
+        if due or state.iteration == training.train_iters:
+            self._validate(run, state)
+
+    def after_training(self, run: Run, state: TrainState) -> None:
+        """Nothing is left: the last step was measured if it was the run's last."""
+
+    def _validate(self, run: Run, state: TrainState) -> None:
+        with run.stopwatch.paused():
+            run.write(validate(run, self.dataset, state).to_dict())
+
+
+class SaveHook:
+    """A checkpoint every ``save_interval`` steps and wherever training ends."""
+
+    def __init__(self) -> None:
+        self.saved_iteration = -1
+
+    def before_training(self, run: Run, state: TrainState) -> None:
+        """What was loaded is saved already."""
+        del run
+        self.saved_iteration = state.iteration
+
+    def after_step(self, run: Run, state: TrainState, outcome: StepOutcome) -> None:  # noqa: ARG002
+        """Save where an interval ends."""
+        interval = run.config.checkpoint.save_interval
+        if interval is not None and state.iteration % interval == 0:
+            self._save(run, state)
+
+    def after_training(self, run: Run, state: TrainState) -> None:
+        """Save what is not saved yet."""
+        self._save(run, state)
+
+    def _save(self, run: Run, state: TrainState) -> None:
+        if state.iteration != self.saved_iteration:
+            with run.stopwatch.paused():
+                save(run.config, run.model, run.optimizer, state)
+            self.saved_iteration = state.iteration

@@ -1,0 +1,123 @@
+"""Builds a process's :class:`Run`: device, process groups, model, optimizer, data, hooks."""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+
+from megatron_ext.backend.device import Backend, select_backend
+from megatron_ext.config.sections import RunConfig
+from megatron_ext.data.build import Datasets
+from megatron_ext.data.loader import TrainLoader, ValidationLoader
+from megatron_ext.data.sampler import BatchSampler
+from megatron_ext.errors import LaunchError
+from megatron_ext.launch.environment import ProcessEnvironment
+from megatron_ext.model.transformer import build_model, to_training_precision, transformer_config
+from megatron_ext.observe.sinks import Sink, build_sinks
+from megatron_ext.optim.optimizer import build_optimizer, wrap_data_parallel
+from megatron_ext.train.checkpoints import load_start
+from megatron_ext.train.hooks import build_hooks
+from megatron_ext.train.inputs import open_inputs
+from megatron_ext.train.run import Run
+from megatron_ext.train.state import TrainState
+from megatron_ext.train.step import connect_schedule
+from megatron_ext.train.stop import StopRequest
+from megatron_ext.utils.console import get_logger
+from megatron_ext.utils.stopwatch import Stopwatch
+
+OPTIONAL_PACKAGES = {"Transformer Engine": "transformer_engine", "apex": "apex", "flash-attn": "flash_attn"}
+
+logger = get_logger(__name__)
+
+STAGE_SEED_STEP = 100
+"""Between the seeds of two pipeline stages, or their layers would start from the same random weights."""
+
+
+def build_run(config: RunConfig, environment: ProcessEnvironment) -> Run:
+    """Everything this process needs to train; all processes call it together.
+
+    Raises:
+        MegatronExtError: an input is wrong; each error names it.
+    """
+    inputs = open_inputs(config)
+    backend = select_backend(config.device, environment.local_rank, environment.local_world_size)
+    _announce(backend)
+    start_processes(config, environment, backend)
+
+    megatron_config = transformer_config(config, fused_kernels=backend.fused_kernels)
+    bare_model = to_training_precision(build_model(config, megatron_config), megatron_config, backend.device)
+    model = wrap_data_parallel(config, megatron_config, bare_model)
+    model.broadcast_params()
+    model.train()
+    optimizer = build_optimizer(config, model)
+    connect_schedule(model, optimizer)
+
+    start = load_start(inputs.start, model, optimizer)
+    train_loader, validation_loader = _loaders(config, inputs.datasets)
+    return Run(
+        config=config,
+        environment=environment,
+        backend=backend,
+        model=model,
+        optimizer=optimizer,
+        train_loader=train_loader,
+        validation_loader=validation_loader,
+        start=start,
+        stop=StopRequest(),
+        stopwatch=Stopwatch(backend.synchronize),
+        sinks=_sinks(config, environment, start),
+        hooks=build_hooks(config, backend, inputs.datasets),
+    )
+
+
+def _announce(backend: Backend) -> None:
+    """Say what the run computes on, and which optional packages it does without."""
+    absent = [name for name, module in OPTIONAL_PACKAGES.items() if importlib.util.find_spec(module) is None]
+    without = f"; without {', '.join(absent)}: torch's own kernels take their place" if absent else ""
+    logger.info(f"training on {backend.device_name()} over {backend.collective}{without}")
+
+
+def start_processes(config: RunConfig, environment: ProcessEnvironment, backend: Backend) -> None:
+    """Join torch.distributed, make the tensor, pipeline and data-parallel groups, seed.
+
+    Raises:
+        LaunchError: there are more or fewer processes than the run was checked for.
+    """
+    if environment.world_size != config.launch.world_size:
+        raise LaunchError(
+            f"{environment.world_size} processes were started, but launch.nnodes × launch.nproc_per_node is "
+            f"{config.launch.world_size}; make them agree"
+        )
+    environment.export()
+    backend.start()
+    dist.init_process_group(backend.collective, rank=environment.rank, world_size=environment.world_size)
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=config.parallel.tensor_model_parallel_size,
+        pipeline_model_parallel_size=config.parallel.pipeline_model_parallel_size,
+    )
+    seed = config.training.seed + STAGE_SEED_STEP * parallel_state.get_pipeline_model_parallel_rank()
+    torch.manual_seed(seed)
+    model_parallel_cuda_manual_seed(seed)
+
+
+def _sinks(config: RunConfig, environment: ProcessEnvironment, start: TrainState) -> list[Sink]:
+    if environment.rank != 0:
+        return []
+    return build_sinks(config.logging, Path(config.run_dir), start.iteration, config.training.train_iters)
+
+
+def _loaders(config: RunConfig, datasets: Datasets) -> tuple[TrainLoader, ValidationLoader | None]:
+    training = config.training
+    sampler = BatchSampler(
+        micro_batch_size=training.micro_batch_size,
+        global_batch_size=training.global_batch_size,
+        data_parallel_rank=parallel_state.get_data_parallel_rank(),
+        data_parallel_size=parallel_state.get_data_parallel_world_size(),
+    )
+    train_loader = TrainLoader(datasets.train, sampler, config.data.prefetch_batches)
+    if datasets.valid is None:
+        return train_loader, None
+    return train_loader, ValidationLoader(datasets.valid, sampler, training.eval_iters)

@@ -1,0 +1,168 @@
+"""One optimizer step, and one validation pass over a list of micro-batches."""
+
+import dataclasses
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
+from megatron.core.optimizer import MegatronOptimizer
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.utils import get_model_config
+
+from megatron_ext.config.sections import RunConfig
+from megatron_ext.data.loader import MicroBatch
+from megatron_ext.optim.optimizer import set_learning_rate
+from megatron_ext.optim.schedule import learning_rate
+
+
+@dataclasses.dataclass(frozen=True)
+class StepOutcome:
+    """What a step leaves on its device, nothing waited for.
+
+    Attributes:
+        loss: float64 [2], Σ loss in nats and Σ tokens it is over, for this data-parallel rank; zeros on processes that
+            do not report it, so that a sum over all processes counts each token once.
+        grad_norm: L2 norm over all gradients before clipping, equal on every rank.
+        learning_rate: what the step used.
+    """
+
+    loss: torch.Tensor
+    grad_norm: float
+    learning_rate: float
+
+
+def connect_schedule(model: DistributedDataParallel, optimizer: MegatronOptimizer) -> None:
+    """Tell megatron-core's schedule how gradients are scaled, reduced and overlapped."""
+    config = get_model_config(model)
+    config.finalize_model_grads_func = finalize_model_grads
+    config.grad_scale_func = optimizer.scale_loss
+    if model.ddp_config.overlap_grad_reduce:
+        config.no_sync_func = model.no_sync
+    if model.ddp_config.overlap_param_gather:
+        config.param_sync_func = model.start_param_sync
+
+
+def train_step(
+    config: RunConfig,
+    model: DistributedDataParallel,
+    optimizer: MegatronOptimizer,
+    micro_batches: list[MicroBatch],
+    iteration: int,
+) -> StepOutcome:
+    """Forward and backward over the micro-batches, reduce, clip, update.
+
+    Args:
+        config: the run's settings.
+        model: this process's part, connected by :func:`connect_schedule`.
+        optimizer: its optimizer.
+        micro_batches: this data-parallel rank's share of one global batch.
+        iteration: number of this step, from 1.
+    """
+    rate = learning_rate(config.optimizer, config.training.train_iters, iteration)
+    set_learning_rate(optimizer, rate, config.optimizer.weight_decay)
+    model.zero_grad_buffer()
+    optimizer.zero_grad()
+    reports = _run_schedule(model, micro_batches, _training_loss, forward_only=False)
+    _, grad_norm, _ = optimizer.step()
+    loss = torch.stack(reports).sum(dim=0) if reports and reports_loss() else None
+    return StepOutcome(_zeros(model, 2) if loss is None else loss, float(grad_norm), rate)
+
+
+def validation_step(
+    model: DistributedDataParallel, micro_batches: list[MicroBatch], num_datasets: int
+) -> torch.Tensor:
+    """Σ loss and Σ tokens of each dataset.
+
+    Returns:
+        float64 [num_datasets, 2], zeros on processes that do not report.
+    """
+    totals = _zeros(model, num_datasets, 2)
+    reports = _run_schedule(model, micro_batches, _loss_by_row, forward_only=True)
+    if reports and reports_loss():
+        for micro_batch, rows in zip(micro_batches, reports, strict=True):
+            owner = _transfer(micro_batch.dataset_index, totals.device)
+            real = owner >= 0
+            totals.index_add_(0, owner[real], rows[real])
+    return totals
+
+
+def reports_loss() -> bool:
+    """Whether this process is the one of its model copy whose loss is counted."""
+    last_stage = parallel_state.is_pipeline_last_stage()
+    return bool(last_stage and parallel_state.get_tensor_model_parallel_rank() == 0)
+
+
+def _run_schedule(
+    model: DistributedDataParallel,
+    micro_batches: list[MicroBatch],
+    loss_function: Any,
+    *,
+    forward_only: bool,
+) -> list[torch.Tensor]:
+    rows, width = micro_batches[0].tokens.shape
+    device = _device(model)
+
+    def forward(batches: Iterator[MicroBatch], stage: Any) -> tuple[torch.Tensor, Any]:
+        inputs, labels, loss_mask, cu_seqlens = _to_device(next(batches), device)
+        # RoPE counts positions itself, so the embedding needs none.
+        return stage(inputs, None, cu_seqlens, labels=labels), partial(loss_function, loss_mask)
+
+    reports: list[torch.Tensor] = get_forward_backward_func()(
+        forward_step_func=forward,
+        data_iterator=iter(micro_batches),
+        model=model,
+        num_microbatches=len(micro_batches),
+        seq_length=width - 1,
+        micro_batch_size=rows,
+        forward_only=forward_only,
+    )
+    return reports
+
+
+def _to_device(
+    batch: MicroBatch, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Inputs and labels int64 [rows, seq], loss mask [rows, seq] and cu_seqlens; widened on the device."""
+    tokens = _transfer(batch.tokens, device).long()
+    return (
+        tokens[:, :-1].contiguous(),
+        tokens[:, 1:].contiguous(),
+        None if batch.loss_mask is None else _transfer(batch.loss_mask, device),
+        None if batch.cu_seqlens is None else _transfer(batch.cu_seqlens, device),
+    )
+
+
+def _device(model: DistributedDataParallel) -> torch.device:
+    device: torch.device = next(model.parameters()).device
+    return device
+
+
+def _zeros(model: DistributedDataParallel, *shape: int) -> torch.Tensor:
+    return torch.zeros(*shape, dtype=torch.float64, device=_device(model))
+
+
+def _transfer(array: Any, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(array).to(device, non_blocking=True)
+
+
+def _training_loss(
+    loss_mask: torch.Tensor | None, losses: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Σ loss (differentiated), number of tokens, and the report of both, from the loss of each token [rows, seq]."""
+    losses = losses.float() if loss_mask is None else losses.float() * loss_mask
+    loss_sum = losses.sum()
+    num_tokens = losses.new_tensor(losses.numel()) if loss_mask is None else loss_mask.sum()
+    report = torch.stack([loss_sum.detach().double(), num_tokens.double()])
+    return loss_sum, num_tokens.to(torch.int32), report
+
+
+def _loss_by_row(
+    loss_mask: torch.Tensor | None, losses: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As above, with the report kept apart for each row: float64 [rows, 2]."""
+    mask = torch.ones_like(losses) if loss_mask is None else loss_mask
+    by_row = torch.stack([(losses.double() * mask).sum(dim=1), mask.sum(dim=1).double()], dim=1)
+    return by_row[:, 0].sum(), mask.sum().to(torch.int32), by_row
