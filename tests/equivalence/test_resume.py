@@ -1,0 +1,58 @@
+"""Stop and resume: the same bits as a run that never stopped, and the same losses on another layout."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TRAIN_ITERS, Finished, World, launch
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+from megatron_ext.checkpoint.store import CheckpointStore
+
+TP2_PP2 = ("parallel.tensor_model_parallel_size=2", "parallel.pipeline_model_parallel_size=2")
+COMPARED = ("iteration", "consumed_samples", "consumed_tokens", "lm_loss", "grad_norm", "learning_rate")
+
+
+def rows(run: Finished) -> list[tuple[float, ...]]:
+    return [tuple(record[name] for name in COMPARED) for record in run.train]
+
+
+@pytest.fixture(scope="module")
+def stopped(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of four processes that stopped at step 10; its folder is copied, not continued."""
+    folder = tmp_path_factory.mktemp("stopped")
+    run = launch(world, folder, *TP2_PP2, "training.exit_interval=10", processes=4)
+    assert [record["iteration"] for record in run.train] == list(range(1, 11))
+    return folder
+
+
+def test_a_resumed_run_equals_one_that_never_stopped(world: World, stopped: Path, tmp_path: Path) -> None:
+    shutil.copytree(stopped, tmp_path / "resumed")
+    resumed = launch(world, tmp_path / "resumed", *TP2_PP2, processes=4)
+    through = launch(world, tmp_path / "through", *TP2_PP2, processes=4)
+    assert rows(resumed) == rows(through)
+    assert resumed.validation[-1]["per_dataset"] == through.validation[-1]["per_dataset"]
+    ours, theirs = _tensors(resumed.folder), _tensors(through.folder)
+    assert ours.keys() == theirs.keys()
+    assert any(key.startswith("optimizer.") for key in ours)
+    assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+
+
+def test_a_run_resumes_on_another_layout(
+    world: World, single: Finished, stopped: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    resumed = launch(world, tmp_path, "training.micro_batch_size=1", processes=2)
+    assert [record["consumed_samples"] for record in resumed.train] == [
+        8 * n for n in range(1, TRAIN_ITERS + 1)
+    ]
+    np.testing.assert_allclose(resumed.column("lm_loss"), single.column("lm_loss"), rtol=0, atol=1e-5)
+
+
+def _tensors(run_folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of the latest checkpoint, optimizer state included, read by torch itself."""
+    plain = run_folder / "plain.pt"
+    dcp_to_torch_save(CheckpointStore.resolve(run_folder / "checkpoints"), plain)
+    return {key: value for key, value in torch.load(plain).items() if isinstance(value, torch.Tensor)}
