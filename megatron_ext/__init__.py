@@ -4,7 +4,7 @@ import warnings
 
 __version__ = "0.1.0"
 
-# megatron-core says so once per module and process; train/setup.py says it once.
-warnings.filterwarnings(
-    "ignore", message=r".*(Apex|Transformer Engine).* not installed", category=UserWarning
-)
+# What megatron-core and torch say here, in each process, is about their own code; what a user should know of it
+# (Transformer Engine and apex are absent) train/setup.py says once.
+for _module in (r"megatron\.", r"torch\.distributed\.checkpoint\."):
+    warnings.filterwarnings("ignore", module=_module)

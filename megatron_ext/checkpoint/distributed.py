@@ -9,6 +9,7 @@ from megatron.core.dist_checkpointing.mapping import ShardedObject
 from megatron.core.dist_checkpointing.strategies import torch as megatron_torch
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.utils import unwrap_model
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
@@ -57,6 +58,12 @@ def load_distributed(folder: Path, model: Any, optimizer: MegatronOptimizer, *, 
         loaded = dist_checkpointing.load(wanted, str(folder))
     except (CheckpointingException, KeyError, OSError) as error:
         raise CheckpointError(f"{folder}: cannot load this model from it: {error}") from error
+    except CheckpointException as error:  # what any rank met while reading; torch hands it to all of them
+        rank, (cause, _) = next(iter(error.failures.items()))
+        raise CheckpointError(
+            f"{folder}: damaged, its tensors cannot be read ({type(cause).__name__} on rank {rank}); "
+            "start from another checkpoint"
+        ) from error
     unwrap_model(model).load_state_dict(loaded["model"], strict=False)
     if with_optimizer:
         optimizer.load_state_dict(loaded["optimizer"])

@@ -71,6 +71,7 @@ def train_step(
     return StepOutcome(_zeros(model, 2) if loss is None else loss, float(grad_norm), rate)
 
 
+@torch.no_grad()  # megatron-core's forward-only schedule builds the graph of every micro-batch and keeps it
 def validation_step(
     model: DistributedDataParallel, micro_batches: list[MicroBatch], num_datasets: int
 ) -> torch.Tensor:
