@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TRAIN_ITERS, Finished, World, launch
+import torch
+from comparable_runs import TRAIN_ITERS, Finished, World, launch
 
 TENSOR, PIPELINE = "parallel.tensor_model_parallel_size=2", "parallel.pipeline_model_parallel_size=2"
 LAYOUTS = {
@@ -49,3 +50,10 @@ def test_bf16_follows_fp32(world: World, single: Finished, tmp_path: Path) -> No
     """Fp32 main weights and gradients behind bf16: the same run but for rounding (2⁻⁸ a value)."""
     run = launch(world, tmp_path, "training.precision=bf16", TENSOR, processes=2)
     np.testing.assert_allclose(run.column("lm_loss"), single.column("lm_loss"), rtol=0, atol=3e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_follows_the_cpu(world: World, single: Finished, tmp_path: Path) -> None:
+    run = launch(world, tmp_path, "device=cuda")
+    np.testing.assert_allclose(run.column("lm_loss"), single.column("lm_loss"), rtol=0, atol=1e-3)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TRAIN_ITERS, Finished, World, launch
+from comparable_runs import TRAIN_ITERS, Finished, World, launch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from megatron_ext.checkpoint.store import CheckpointStore

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SEQ_LENGTH, TRAIN_ITERS, Finished, World
+from comparable_runs import SEQ_LENGTH, TRAIN_ITERS, Finished, World
 from transformers import LlamaForCausalLM
 
 from megatron_ext.config.dump import load_resolved

@@ -1,0 +1,83 @@
+"""Two real processes: megatron-core's silent traps, each seen where it would first show."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training_worker import LAYOUTS, STEPS, VOCAB
+
+WORKER = Path(__file__).with_name("training_worker.py")
+NORM_WEIGHTS = 5  # two in each of two layers, and the last
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What each process saw."""
+    folder = tmp_path_factory.mktemp("training")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    inherited = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    done = subprocess.run(
+        [*command, str(WORKER), str(folder)],
+        env={**inherited, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def test_the_reported_loss_and_norm_are_those_of_plain_autograd(ranks: list[Any]) -> None:
+    """Of the mean over all tokens, with ranks and micro-batches of unequal size; nothing divided on the way."""
+    for rank in ranks:
+        loss, norm = rank["layouts"]["DP2"][0]
+        assert (loss, norm) == pytest.approx(rank["autograd"], rel=1e-5)
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "DP2"])
+def test_every_layout_reports_the_same_losses_and_norms(ranks: list[Any], layout: str) -> None:
+    """259 tokens on TP 2 are 260 rows; and without megatron-core's marks on weights, TP halves the norm."""
+    for rank in ranks:
+        assert len(rank["layouts"][layout]) == STEPS
+        np.testing.assert_allclose(rank["layouts"][layout], rank["layouts"]["DP2"], rtol=1e-5)
+
+
+def test_weight_decay_shrinks_matrices_and_leaves_norms(ranks: list[Any]) -> None:
+    factors = ranks[0]["weight decay"]
+    norms = {name for name in factors if "norm" in name}
+    assert len(norms) == NORM_WEIGHTS
+    expected = {name: 1.0 if name in norms else 1 - 0.1 * 0.5 for name in factors}
+    assert factors == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_row_that_no_token_has_is_never_chosen_and_never_learns(ranks: list[Any]) -> None:
+    assert [rank["padding"]["columns"] for rank in ranks] == [VOCAB // 2 + 1] * 2
+    lowest = torch.finfo(torch.float32).min
+    assert ranks[1]["padding"]["last logits"] == (lowest, lowest)
+    assert ranks[1]["padding"]["gradients"] == [0.0, 0.0]
+    # On rank 0 the last row is a token like any other.
+    assert ranks[0]["padding"]["last logits"][0] > -100
+    assert ranks[0]["padding"]["gradients"][1] > 0
+
+
+def test_each_parameter_counts_its_own_steps_after_loading(ranks: list[Any]) -> None:
+    """A shared count goes up once per parameter, which bends Adam's bias correction."""
+    for rank in ranks:
+        seen = rank["distributed optimizer"]
+        total, distinct = seen["step tensors"]
+        assert distinct == total > 1
+        assert seen["loaded counts"] == [2.0] * total
+        assert seen["later counts"] == [4.0] * total
+
+
+def test_a_loaded_distributed_optimizer_goes_on_as_if_it_had_not_stopped(ranks: list[Any]) -> None:
+    for rank in ranks:
+        seen = rank["distributed optimizer"]
+        assert seen["resumed"] == seen["through"]
+        assert seen["equal weights"]
