@@ -37,7 +37,9 @@ BATCH = 8
 
 def main() -> None:
     """Measure, print a table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/data.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +55,9 @@ def main() -> None:
     record = {
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
         "versions": {name: version(name) for name in packages},
-        "figures": {name: {"megatron_ext": ours, "megatron_core": theirs} for name, (ours, theirs) in figures.items()},
+        "figures": {
+            name: {"megatron_ext": ours, "megatron_core": theirs} for name, (ours, theirs) in figures.items()
+        },
     }
     write_text(arguments.output, json.dumps(record, indent=2) + "\n")
     print(f"wrote {arguments.output}")
@@ -119,7 +123,9 @@ def megatron_dataset(prefix: Path) -> GPTDataset:
         eod_mask_loss=False, create_attention_mask=False, tokenizer=_Tokenizer(), mid_level_dataset_surplus=0.005,
     )  # fmt: skip
     indexed = MegatronIndexedDataset(str(prefix))
-    return GPTDataset(indexed, str(prefix), np.arange(DOCUMENTS, dtype=np.int32), NUM_SAMPLES, Split.train, config)
+    return GPTDataset(
+        indexed, str(prefix), np.arange(DOCUMENTS, dtype=np.int32), NUM_SAMPLES, Split.train, config
+    )
 
 
 class _Tokenizer:

@@ -18,7 +18,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from megatron_ext.config.dump import load_resolved
 from megatron_ext.config.sections import RunConfig
-from megatron_ext.evaluate.generate import Sampling, generate, load_hf
+from megatron_ext.evaluate.generate import generate, load_hf
+from megatron_ext.evaluate.sampling import Sampling
 from megatron_ext.observe.metrics import SetLoss
 from megatron_ext.train.inputs import open_inputs
 

@@ -2,10 +2,9 @@
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
-from megatron_ext.checkpoint.canonical import DTYPES
-from megatron_ext.convert.from_hf import MODEL_YAML, import_hf
-from megatron_ext.convert.to_hf import export_hf
+from megatron_ext.checkpoint.manifest import DtypeName
 
 EPILOG = """\
 examples:
@@ -57,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     exporting.add_argument("--output", type=Path, required=True, metavar="D", help="model folder to make")
     exporting.add_argument(
-        "--dtype", choices=sorted(DTYPES), help="of the weights (default: as in the checkpoint)"
+        "--dtype", choices=get_args(DtypeName), help="of the weights (default: as in the checkpoint)"
     )
     for direction in (importing, exporting):
         direction.add_argument(
@@ -67,6 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Convert, then say what was made and what comes next."""
+    # Here, because they import torch: --help does not wait for it.
+    from megatron_ext.convert.from_hf import MODEL_YAML, import_hf  # noqa: PLC0415
+    from megatron_ext.convert.to_hf import export_hf  # noqa: PLC0415
+
     output: Path = arguments.output
     model_yaml = output / MODEL_YAML
     if arguments.direction == "from-hf":

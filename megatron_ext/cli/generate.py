@@ -5,7 +5,7 @@ from pathlib import Path
 
 from megatron_ext.config.sections import TokenizerConfig
 from megatron_ext.errors import TokenizerError
-from megatron_ext.evaluate.generate import LoadedModel, Sampling, generate, load_checkpoint, load_hf
+from megatron_ext.evaluate.sampling import Sampling
 from megatron_ext.tokenizer.build import TOKENIZER_TYPES
 
 EPILOG = """\
@@ -77,19 +77,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the prompt and its continuation."""
+    # Here, because it imports torch: --help does not wait for it.
+    from megatron_ext.evaluate.generate import generate, load_checkpoint, load_hf  # noqa: PLC0415
+
     sampling = Sampling(arguments.max_new_tokens, arguments.temperature, arguments.top_p, arguments.seed)
     sampling.check()
-    loaded = _load(arguments)
+    tokenizer = _tokenizer(arguments)
+    if arguments.checkpoint is not None:
+        loaded = load_checkpoint(arguments.checkpoint, tokenizer)
+    else:
+        loaded = load_hf(arguments.hf_path, tokenizer)
     print(generate(loaded, arguments.prompt, sampling, arguments.prepend_bos))
     return 0
 
 
-def _load(arguments: argparse.Namespace) -> LoadedModel:
-    if arguments.tokenizer_model is not None and arguments.tokenizer_type is None:
-        raise TokenizerError("--tokenizer-model needs --tokenizer-type: " + ", ".join(TOKENIZER_TYPES))
-    tokenizer = None
+def _tokenizer(arguments: argparse.Namespace) -> TokenizerConfig | None:
     if arguments.tokenizer_type is not None:
-        tokenizer = TokenizerConfig(type=arguments.tokenizer_type, model=arguments.tokenizer_model)
-    if arguments.checkpoint is not None:
-        return load_checkpoint(arguments.checkpoint, tokenizer)
-    return load_hf(arguments.hf_path, tokenizer)
+        return TokenizerConfig(type=arguments.tokenizer_type, model=arguments.tokenizer_model)
+    if arguments.tokenizer_model is not None:
+        raise TokenizerError("--tokenizer-model needs --tokenizer-type: " + ", ".join(TOKENIZER_TYPES))
+    return None

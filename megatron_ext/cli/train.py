@@ -5,8 +5,6 @@ from pathlib import Path
 
 from megatron_ext.config.dump import load_resolved
 from megatron_ext.launch.environment import ProcessEnvironment
-from megatron_ext.train.loop import train
-from megatron_ext.train.setup import build_run
 from megatron_ext.utils.console import get_logger
 
 logger = get_logger(__name__)
@@ -25,6 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train this process's part."""
+    # Here, because they import torch and megatron-core: --help does not wait for them.
+    from megatron_ext.train.loop import train  # noqa: PLC0415
+    from megatron_ext.train.setup import build_run  # noqa: PLC0415
+
     config = load_resolved(arguments.run_config)
     training = build_run(config, ProcessEnvironment.detect())
     try:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from megatron_ext.data.blend import BlendedDataset, ValidationDataset
 from megatron_ext.data.sampler import BatchSampler
 from megatron_ext.data.samples import DocumentRules
+from megatron_ext.errors import DataError
 
 Item = TypeVar("Item")
 
@@ -45,12 +46,20 @@ class TrainLoader:
         dataset: what to read.
         sampler: which part of it this rank gets.
         prefetch_batches: global batches to read ahead, at least 1.
+        vocab_size: of the model; a token id outside of it is a DataError. None: not checked.
     """
 
-    def __init__(self, dataset: BlendedDataset, sampler: BatchSampler, prefetch_batches: int) -> None:
+    def __init__(
+        self,
+        dataset: BlendedDataset,
+        sampler: BatchSampler,
+        prefetch_batches: int,
+        vocab_size: int | None = None,
+    ) -> None:
         self.dataset = dataset
         self.sampler = sampler
         self.prefetch_batches = prefetch_batches
+        self.vocab_size = vocab_size
 
     def batches(self, consumed_samples: int) -> Generator[list[MicroBatch], None, None]:
         """Batches from a position on, without an end. Closing the generator ends its thread.
@@ -67,6 +76,7 @@ class TrainLoader:
         while True:
             dataset_index, sample_index = blend.draw(self.sampler.global_batch_size)
             tokens, valid = self.dataset.gather(dataset_index[mine], sample_index[mine])
+            _check_ids(tokens, dataset_index[mine], self.dataset, self.vocab_size)
             yield _micro_batches(
                 tokens, valid, dataset_index[mine], self.sampler.micro_batch_size, self.dataset.rules
             )
@@ -82,11 +92,19 @@ class ValidationLoader:
         sampler: which part of it this rank gets.
         eval_iters: read so many global batches at most, of windows spread evenly over all sets; None: all
             windows.
+        vocab_size: as in :class:`TrainLoader`.
     """
 
-    def __init__(self, dataset: ValidationDataset, sampler: BatchSampler, eval_iters: int | None) -> None:
+    def __init__(
+        self,
+        dataset: ValidationDataset,
+        sampler: BatchSampler,
+        eval_iters: int | None,
+        vocab_size: int | None = None,
+    ) -> None:
         self.dataset = dataset
         self.sampler = sampler
+        self.vocab_size = vocab_size
         size = sampler.global_batch_size
         total = dataset.num_windows
         needed = -(-total // size)
@@ -108,7 +126,24 @@ class ValidationLoader:
         for batch in range(self.num_batches):
             mine = self.sampler.positions(batch * self.sampler.global_batch_size).reshape(-1)
             tokens, valid, sets = self.dataset.gather(self._windows[mine])
+            _check_ids(tokens, sets, self.dataset, self.vocab_size)
             yield _micro_batches(tokens, valid, sets, size, self.dataset.rules)
+
+
+def _check_ids(
+    tokens: NDArray[Any],
+    sets: NDArray[np.int32],
+    dataset: BlendedDataset | ValidationDataset,
+    vocab_size: int | None,
+) -> None:
+    """Refuse ids that the embedding lacks: split over ranks, it would look them up as zeros and say nothing."""
+    if vocab_size is None or tokens.max() < vocab_size:
+        return
+    row = int(tokens.max(axis=1).argmax())
+    raise DataError(
+        f"dataset {dataset.names[sets[row]]} has the token id {tokens[row].max()}, but "
+        f"model.vocab_size is {vocab_size}; preprocess its text with this model's tokenizer"
+    )
 
 
 def _micro_batches(

@@ -11,41 +11,13 @@ from megatron_ext.backend.device import select_backend
 from megatron_ext.config.sections import TokenizerConfig
 from megatron_ext.convert import assets
 from megatron_ext.convert.to_hf import HFExport
-from megatron_ext.errors import ConfigError, ConversionError, MissingDependencyError, TokenizerError
+from megatron_ext.errors import ConversionError, MissingDependencyError, TokenizerError
+from megatron_ext.evaluate.sampling import Sampling
 from megatron_ext.tokenizer.base import Tokenizer
 from megatron_ext.tokenizer.build import build_tokenizer
 from megatron_ext.utils.console import get_logger
 
 logger = get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen.
-
-    Attributes:
-        max_new_tokens: of the continuation; it ends earlier at an EOS.
-        temperature: 0 takes the likeliest token each time.
-        top_p: with a temperature, choose among the likeliest tokens that together have this probability.
-        seed: of the choice.
-    """
-
-    max_new_tokens: int = 64
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-
-    def check(self) -> None:
-        """Raise ConfigError for a value out of range."""
-        problems = []
-        if self.max_new_tokens < 1:
-            problems.append(f"max_new_tokens={self.max_new_tokens}: must be at least 1")
-        if self.temperature < 0:
-            problems.append(f"temperature={self.temperature}: must be 0 (greedy) or more")
-        if not 0 < self.top_p <= 1:
-            problems.append(f"top_p={self.top_p}: must be above 0 and at most 1")
-        if problems:
-            raise ConfigError(problems)
 
 
 @dataclass(frozen=True)

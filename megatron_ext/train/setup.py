@@ -117,7 +117,8 @@ def _loaders(config: RunConfig, datasets: Datasets) -> tuple[TrainLoader, Valida
         data_parallel_rank=parallel_state.get_data_parallel_rank(),
         data_parallel_size=parallel_state.get_data_parallel_world_size(),
     )
-    train_loader = TrainLoader(datasets.train, sampler, config.data.prefetch_batches)
+    vocab_size = config.model.vocab_size
+    train_loader = TrainLoader(datasets.train, sampler, config.data.prefetch_batches, vocab_size)
     if datasets.valid is None:
         return train_loader, None
-    return train_loader, ValidationLoader(datasets.valid, sampler, training.eval_iters)
+    return train_loader, ValidationLoader(datasets.valid, sampler, training.eval_iters, vocab_size)

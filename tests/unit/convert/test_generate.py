@@ -10,7 +10,8 @@ from megatron_ext.cli.main import run_verb
 from megatron_ext.config.sections import TokenizerConfig
 from megatron_ext.convert.from_hf import import_hf
 from megatron_ext.errors import ConfigError, TokenizerError
-from megatron_ext.evaluate.generate import Sampling, generate, load_checkpoint, load_hf
+from megatron_ext.evaluate.generate import generate, load_checkpoint, load_hf
+from megatron_ext.evaluate.sampling import Sampling
 
 transformers = pytest.importorskip("transformers")
 BYTES = TokenizerConfig(type="ByteTokenizer")

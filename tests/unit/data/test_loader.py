@@ -16,6 +16,7 @@ from megatron_ext.data.blend import BlendedDataset, ValidationDataset
 from megatron_ext.data.loader import MicroBatch, TrainLoader, ValidationLoader
 from megatron_ext.data.sampler import BatchSampler
 from megatron_ext.data.samples import DocumentRules, TokenSet
+from megatron_ext.errors import DataError
 
 SEQ_LENGTH = 8
 EOD = 3
@@ -186,6 +187,7 @@ from megatron_ext.data.indexed import IndexedDataset
 from megatron_ext.data.loader import TrainLoader
 from megatron_ext.data.sampler import BatchSampler
 from megatron_ext.data.samples import DocumentRules, TokenSet
+from megatron_ext.errors import DataError
 dataset = IndexedDataset(Path({str(sets[2].dataset.prefix)!r}))
 blended = BlendedDataset([TokenSet("set", dataset, 0, 1, None)], [1], order="permuted", seq_length=8, seed=1,
                          train_samples=8, rules=DocumentRules())
@@ -250,3 +252,29 @@ def test_the_loader_needs_no_torch() -> None:
         "import sys, megatron_ext.data.build, megatron_ext.data.loader; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False, cwd=Path.cwd()).returncode == 0
+
+
+def test_ids_outside_the_vocabulary_are_refused(make_set: MakeSet) -> None:
+    sets = [make_set("good", [40], np.arange(40) % 6), make_set("bad", [40], np.arange(40) % 6 + 2)]
+    for vocab_size, error in ((8, None), (7, "dataset bad has the token id 7, but model.vocab_size is 7")):
+        validation = ValidationDataset(sets, seq_length=SEQ_LENGTH, rules=DocumentRules())
+        train = BlendedDataset(
+            sets,
+            [0.5, 0.5],
+            order="permuted",
+            seq_length=SEQ_LENGTH,
+            seed=1,
+            train_samples=99,
+            rules=DocumentRules(),
+        )
+        sampler = BatchSampler(2, 16, 0, 1)
+        readers = [
+            ValidationLoader(validation, sampler, None, vocab_size).batches(),
+            TrainLoader(train, sampler, 1, vocab_size).batches(0),
+        ]
+        for reader in readers:
+            if error is None:
+                next(iter(reader))
+            else:
+                with pytest.raises(DataError, match=error):
+                    next(iter(reader))
