@@ -5,7 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from comparable_runs import TRAIN_ITERS, Finished, World, launch
+from comparable_runs import TRAIN_ITERS, Finished, World, launch, llama_config
+from transformers import LlamaForCausalLM
+
+from megatron_ext.convert.from_hf import import_hf
 
 TENSOR, PIPELINE = "parallel.tensor_model_parallel_size=2", "parallel.pipeline_model_parallel_size=2"
 LAYOUTS = {
@@ -38,6 +41,20 @@ def test_a_layout_changes_nothing(world: World, single: Finished, tmp_path: Path
     # A rank that counts its part of a gradient twice, or not at all, shows here long before it shows in the loss.
     np.testing.assert_allclose(run.column("grad_norm"), single.column("grad_norm"), rtol=1e-4)
     assert run.validation[-1]["lm_loss"] == pytest.approx(single.validation[-1]["lm_loss"], abs=1e-5)
+
+
+def test_tied_embeddings_on_two_stages(world: World, tmp_path: Path) -> None:
+    """The first stage's table and the last stage's copy of it get one gradient, and stay equal."""
+    torch.manual_seed(1)
+    config = llama_config()
+    config.tie_word_embeddings = True
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "hf")
+    import_hf(tmp_path / "hf", tmp_path / "imported")
+    tied = ["model.untie_embeddings_and_output_weights=false", f"checkpoint.load={tmp_path / 'imported'}"]
+    one = launch(world, tmp_path / "one", *tied)
+    four = launch(world, tmp_path / "four", *tied, TENSOR, PIPELINE, processes=4)
+    np.testing.assert_allclose(four.column("lm_loss"), one.column("lm_loss"), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(four.column("grad_norm"), one.column("grad_norm"), rtol=1e-4)
 
 
 def test_training_learns(single: Finished) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from comparable_runs import SEQ_LENGTH, TRAIN_ITERS, Finished, World
+from comparable_runs import SEQ_LENGTH, TRAIN_ITERS, Finished, World, launch
 from transformers import LlamaForCausalLM
 
 from megatron_ext.config.dump import load_resolved
@@ -83,6 +83,28 @@ def test_a_plain_training_loop_follows_our_losses(world: World, single: Finished
     )
     np.testing.assert_allclose(single.column("lm_loss"), losses, rtol=0, atol=1e-3)
     np.testing.assert_allclose(single.column("grad_norm"), grad_norms, rtol=1e-2)
+
+
+def test_attention_inside_documents(world: World, tmp_path: Path) -> None:
+    """The first step's loss with document masking, where a token sees its own document only."""
+    masking = ("data.reset_attention_mask=true", "data.eod_mask_loss=true", "training.train_iters=1")
+    pipeline = ("parallel.pipeline_model_parallel_size=2", "optimizer.lr_warmup_iters=0")
+    run = launch(world, tmp_path, *masking, *pipeline, processes=2)
+    (batch,) = next(TrainLoader(_datasets(run).train, BatchSampler(8, 8, 0, 1), 1).batches(0))
+    assert batch.loss_mask is not None
+    tokens = torch.from_numpy(batch.tokens.astype(np.int64))
+    inputs, eod = tokens[:, :-1], 257
+    document = torch.cumsum(torch.cat([torch.zeros(8, 1), (inputs == eod)[:, :-1]], dim=1), dim=1)
+    sees = (document[:, :, None] == document[:, None, :]) & torch.ones(
+        SEQ_LENGTH, SEQ_LENGTH, dtype=bool
+    ).tril()
+    assert not sees[:, -1].all(), "no window of this batch holds two documents"
+    with torch.inference_mode():
+        logits = LlamaForCausalLM.from_pretrained(world.hf)(inputs, attention_mask=sees[:, None]).logits
+    labels = tokens[:, 1:].masked_fill(torch.from_numpy(batch.loss_mask) == 0, -100)
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).item()
+    assert run.column("lm_loss") == pytest.approx([expected], abs=1e-5)
+    assert not batch.loss_mask[(inputs == eod).numpy()].any()
 
 
 def test_an_exported_model_scores_as_it_did_here(single: Finished, tmp_path: Path) -> None:
