@@ -89,12 +89,12 @@ def test_attention_inside_documents(world: World, tmp_path: Path) -> None:
     """The first step's loss with document masking, where a token sees its own document only."""
     masking = ("data.reset_attention_mask=true", "data.eod_mask_loss=true", "training.train_iters=1")
     pipeline = ("parallel.pipeline_model_parallel_size=2", "optimizer.lr_warmup_iters=0")
-    run = launch(world, tmp_path, *masking, *pipeline, processes=2)
-    (batch,) = next(TrainLoader(_datasets(run).train, BatchSampler(8, 8, 0, 1), 1).batches(0))
+    run = launch(world, tmp_path, *masking, *pipeline, "training.global_batch_size=64", processes=2)
+    (batch,) = next(TrainLoader(_datasets(run).train, BatchSampler(64, 64, 0, 1), 1).batches(0))
     assert batch.loss_mask is not None
     tokens = torch.from_numpy(batch.tokens.astype(np.int64))
     inputs, eod = tokens[:, :-1], 257
-    document = torch.cumsum(torch.cat([torch.zeros(8, 1), (inputs == eod)[:, :-1]], dim=1), dim=1)
+    document = torch.cumsum(torch.cat([torch.zeros(64, 1), (inputs == eod)[:, :-1]], dim=1), dim=1)
     sees = (document[:, :, None] == document[:, None, :]) & torch.ones(
         SEQ_LENGTH, SEQ_LENGTH, dtype=bool
     ).tril()

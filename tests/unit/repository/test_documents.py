@@ -13,7 +13,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 OWN_FOLDERS = (".ci", "benchmarks", "configs", "csrc", "examples", "megatron_ext", "tests", "tools")
 OWN_PATH = re.compile(rf"(?<![\w./$-])(?:{'|'.join(map(re.escape, OWN_FOLDERS))})/[\w./-]*[\w/]")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
-OTHER_PROGRAMS_FLAGS = {"--local-dir", "--strict"}  # of `hf download` and mypy
+OTHER_PROGRAMS_FLAGS = {"--local-dir", "--strict", "--signal"}  # of `hf download`, mypy and sbatch
 
 
 def short(path: Path) -> str:
