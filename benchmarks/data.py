@@ -2,7 +2,9 @@
 
     python benchmarks/data.py [--output benchmarks/results/data.json]
 
-Each figure is the best of a few repetitions, ours and megatron-core's in turn, and their ratio.
+Each figure is the best of a few repetitions, ours and megatron-core's in turn, and their ratio. Samples are what each
+hands to training: rows of uint16 in batches here, which the device widens and splits into labels; there int64
+tokens, labels and masks, one sample at a time.
 """
 
 import argparse

@@ -43,7 +43,18 @@ class InProcessStrategy(megatron_torch.TorchDistSaveShardedStrategy):  # type: i
 def save_distributed(folder: Path, model: Any, optimizer: MegatronOptimizer) -> None:
     """Write the shards of every rank into the existing, empty ``folder``; all ranks call it."""
     state = _sharded_state(model, optimizer, is_loading=False)
-    dist_checkpointing.save(state, str(folder), InProcessStrategy("torch_dist", 1))
+    dist_checkpointing.save(
+        state,
+        str(folder),
+        InProcessStrategy("torch_dist", 1),
+        preprocess_common_before_consistancy_check=_without_shared_state,
+    )
+
+
+def _without_shared_state(common: dict[str, Any]) -> dict[str, Any]:
+    """What must be equal on all ranks: a distributed optimizer gathers its state on some of them, as tensors."""
+    optimizer = {name: part for name, part in common["optimizer"].items() if name != "param_state"}
+    return {**common, "optimizer": optimizer}
 
 
 def load_distributed(folder: Path, model: Any, optimizer: MegatronOptimizer, *, with_optimizer: bool) -> None:

@@ -18,6 +18,7 @@ class Manifest(Section):
     """Shape of the model, position in the data, and who wrote it.
 
     Attributes:
+        distributed_optimizer: how the optimizer's state is laid out; None without one.
         params_dtype: of the model's weights in the file; optimizer state has its own.
         tokenizer: what the run was trained with, where a run wrote the checkpoint.
         versions: package name to version, of the writer.
@@ -29,6 +30,7 @@ class Manifest(Section):
     consumed_samples: NonNegativeInt
     consumed_tokens: NonNegativeInt
     has_optimizer: bool
+    distributed_optimizer: bool | None = None
     params_dtype: DtypeName
     tokenizer: TokenizerConfig | None = None
     versions: dict[str, str] = Field(default_factory=dict)

@@ -71,6 +71,7 @@ def _describe(config: RunConfig, state: TrainState) -> Manifest:
         consumed_samples=state.consumed_samples,
         consumed_tokens=state.consumed_tokens,
         has_optimizer=True,
+        distributed_optimizer=config.parallel.use_distributed_optimizer,
         params_dtype=config.training.precision,
         tokenizer=config.tokenizer,
         versions=writer_versions(),

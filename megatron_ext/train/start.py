@@ -45,12 +45,25 @@ def _opened(config: RunConfig, folder: Path, *, resumes: bool) -> Start:
     if differences:
         listed = "\n".join(f"  model.{line}" for line in differences)
         raise CheckpointError(f"{folder} holds another model than this run describes:\n{listed}")
-    if resumes and not manifest.has_optimizer:
+    obstacle = _obstacle(config, manifest) if resumes else None
+    if obstacle is not None:
         raise CheckpointError(
-            f"{folder} has no optimizer state, so the run in {config.checkpoint_dir} cannot resume from it; "
-            f"name it under checkpoint.load and give the run a folder of its own"
+            f"{folder} {obstacle}, so the run in {config.checkpoint_dir} cannot resume from it; "
+            f"name it under checkpoint.load and give the run a folder of its own to start from its weights"
         )
     return Start(folder, manifest, resumes)
+
+
+def _obstacle(config: RunConfig, manifest: Manifest) -> str | None:
+    """What keeps the optimizer's state from being loaded."""
+    if not manifest.has_optimizer:
+        return "has no optimizer state"
+    wanted, precision = config.parallel.use_distributed_optimizer, config.training.precision
+    if manifest.distributed_optimizer is not None and manifest.distributed_optimizer != wanted:
+        return f"was saved with parallel.use_distributed_optimizer={str(not wanted).lower()}"
+    if manifest.params_dtype != precision:
+        return f"was saved with training.precision={manifest.params_dtype} and not {precision}"
+    return None
 
 
 def _differences(ours: ModelConfig, theirs: ModelConfig) -> list[str]:

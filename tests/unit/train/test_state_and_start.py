@@ -32,7 +32,7 @@ def run_config(folder: Path, load: str | None = None, **shape: Any) -> RunConfig
     )
 
 
-def put_checkpoint(root: Path, iteration: int, *, has_optimizer: bool = True) -> Path:
+def put_checkpoint(root: Path, iteration: int, *, has_optimizer: bool = True, **changes: Any) -> Path:
     store = CheckpointStore(root)
     temporary = store.begin(iteration)
     manifest = Manifest(
@@ -41,9 +41,10 @@ def put_checkpoint(root: Path, iteration: int, *, has_optimizer: bool = True) ->
         consumed_samples=4 * iteration,
         consumed_tokens=32 * iteration,
         has_optimizer=has_optimizer,
-        params_dtype="fp32",
+        distributed_optimizer=False if has_optimizer else None,
+        params_dtype="bf16",
     )
-    manifest.write(temporary)
+    manifest.model_copy(update=changes).write(temporary)
     return store.commit(temporary, iteration)
 
 
@@ -97,3 +98,23 @@ def test_a_run_cannot_resume_without_optimizer_state(tmp_path: Path) -> None:
     put_checkpoint(tmp_path / "run/checkpoints", 0, has_optimizer=False)
     with pytest.raises(CheckpointError, match=r"no optimizer state.*name it under checkpoint\.load"):
         find_start(run_config(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"distributed_optimizer": True}, "was saved with parallel.use_distributed_optimizer=true"),
+        ({"params_dtype": "fp32"}, "was saved with training.precision=fp32 and not bf16"),
+    ],
+)
+def test_a_run_cannot_resume_with_optimizer_state_of_another_form(
+    tmp_path: Path, changes: dict[str, Any], reason: str
+) -> None:
+    put_checkpoint(tmp_path / "run/checkpoints", 1, **changes)
+    with pytest.raises(CheckpointError, match=reason):
+        find_start(run_config(tmp_path))
+    # Its weights are still good to start from.
+    other = run_config(tmp_path, load=str(tmp_path / "run/checkpoints")).model_copy(
+        update={"run_dir": "elsewhere"}
+    )
+    assert find_start(other) is not None
