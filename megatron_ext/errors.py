@@ -35,6 +35,10 @@ class LaunchError(MegatronExtError):
     """A launcher is missing or its environment makes no sense."""
 
 
+class TrainingError(MegatronExtError):
+    """Training cannot go on as it is configured."""
+
+
 class MissingDependencyError(MegatronExtError):
     """An optional package is needed; the text says which one and how to install it."""
 

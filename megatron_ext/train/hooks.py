@@ -1,6 +1,7 @@
 """What happens around steps: logging, validation, saving. Order matters: measure first, save last."""
 
 import dataclasses
+import math
 
 import torch
 import torch.distributed as dist
@@ -9,6 +10,7 @@ from megatron_ext.backend.device import Backend
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.blend import ValidationDataset
 from megatron_ext.data.build import Datasets
+from megatron_ext.errors import TrainingError
 from megatron_ext.model.flops import flops_per_token
 from megatron_ext.observe.metrics import TrainRecord
 from megatron_ext.observe.throughput import FULL_ATTENTION, Throughput, peak_tflops
@@ -34,7 +36,10 @@ def build_hooks(config: RunConfig, backend: Backend, datasets: Datasets) -> tupl
 
 
 class LogHook:
-    """Every ``log_interval`` steps: one reduction over all processes gives the record and the word on stopping."""
+    """Every ``log_interval`` steps: one reduction over all processes gives the record and the word on stopping.
+
+    It is the only place where a step is waited for.
+    """
 
     def __init__(self, throughput: Throughput) -> None:
         self.throughput = throughput
@@ -47,14 +52,21 @@ class LogHook:
         self.last_iteration = state.iteration
 
     def after_step(self, run: Run, state: TrainState, outcome: StepOutcome) -> None:
-        """Log where the interval ends; the only place where a step is waited for."""
-        last = state.iteration == run.config.training.train_iters
-        if state.iteration % run.config.logging.log_interval and not last:
+        """Log where an interval ends, and before every save: what has diverged must not replace what is good."""
+        interval, saves = run.config.logging.log_interval, run.config.checkpoint.save_interval
+        before_save = saves is not None and state.iteration % saves == 0
+        if state.iteration % interval and not before_save and not run.reached_end(state):
             return
         asked = torch.tensor([float(run.stop.requested)], dtype=torch.float64, device=outcome.loss.device)
         totals = torch.cat([outcome.loss, asked])
         dist.all_reduce(totals)
         loss_sum, num_tokens, stops = totals.tolist()
+        if not math.isfinite(loss_sum):
+            raise TrainingError(
+                f"the loss is {loss_sum} at iteration {state.iteration}: training has diverged and stops before it "
+                f"saves; lower optimizer.lr ({run.config.optimizer.lr}) or optimizer.clip_grad, warm up longer, and "
+                f"start again from a checkpoint in {run.config.checkpoint_dir} that is good"
+            )
         run.stop.agreed = stops > 0
         iterations = state.iteration - self.last_iteration
         speed = self.throughput.measure(

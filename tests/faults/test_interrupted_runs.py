@@ -38,6 +38,14 @@ def test_the_same_command_resumes_where_it_was_and_over_a_killed_save(with_check
     assert not (with_checkpoint.latest() / "of_another_layout").exists()
 
 
+def test_a_run_that_diverges_ends_before_it_saves(project: Project) -> None:
+    done = project.launch("optimizer.lr=1e20", "optimizer.clip_grad=0", "training.train_iters=9")
+    assert done.returncode == 2, done.stderr
+    assert re.search(r"error: the loss is (nan|inf) at iteration \d: training has diverged", done.stderr)
+    assert "Traceback" not in done.stderr
+    assert not (project.folder / "run/checkpoints").exists()
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 
