@@ -34,6 +34,7 @@ class Verb(NamedTuple):
 
 VERBS: dict[str, Verb] = {
     "preprocess": Verb("megatron_ext.cli.preprocess", "turn JSON lines of text into indexed token files"),
+    "merge": Verb("megatron_ext.cli.merge", "make one indexed dataset out of many"),
     "convert": Verb(
         "megatron_ext.cli.convert", "import a Hugging Face checkpoint, or export one", intermixed=False
     ),
