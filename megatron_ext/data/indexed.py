@@ -4,9 +4,10 @@ The first two are Megatron-LM's format, byte for byte. The third is ours and opt
 """
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -37,6 +38,25 @@ def idx_path(prefix: Path) -> Path:
 def statistics_path(prefix: Path) -> Path:
     """The file of `DatasetStatistics`."""
     return Path(f"{prefix}.json")
+
+
+def dataset_prefix(path: Path) -> Path:
+    """The prefix of a dataset that is named by itself or by its ``.bin`` or ``.idx`` (so by a shell's glob)."""
+    return path.with_suffix("") if path.suffix in (".bin", ".idx") else path
+
+
+@contextlib.contextmanager
+def atomic_dataset(prefix: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Yield temporary ``.bin`` and ``.idx`` files that take their names when the block ends without an error.
+
+    A dataset of that name is replaced, its statistics removed.
+    """
+    # Files are renamed in reverse order: .idx last, so a dataset with an .idx is complete.
+    with atomic_file(idx_path(prefix)) as idx, atomic_file(bin_path(prefix)) as bin_:
+        yield bin_, idx
+        # What described an older dataset must never stand beside the new .bin, not even after a crash here.
+        idx_path(prefix).unlink(missing_ok=True)
+        statistics_path(prefix).unlink(missing_ok=True)
 
 
 class IndexedDataset:
@@ -112,9 +132,7 @@ class IndexedDatasetWriter:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as files:
-            # Files are renamed in reverse order: .idx last, so a dataset with an .idx is complete.
-            idx = files.enter_context(atomic_file(idx_path(self.prefix)))
-            bin_ = files.enter_context(atomic_file(bin_path(self.prefix)))
+            bin_, idx = files.enter_context(atomic_dataset(self.prefix))
             self._builder = _C.IndexedBuilder(bin_.fileno(), idx.fileno(), self.dtype)
             self._files = files.pop_all()
         return self
@@ -128,10 +146,6 @@ class IndexedDatasetWriter:
             return
         with self._files:
             builder.finish()
-            # What described an older dataset must never stand beside the new .bin, not even after a crash
-            # here.
-            idx_path(self.prefix).unlink(missing_ok=True)
-            statistics_path(self.prefix).unlink(missing_ok=True)
 
     @property
     def num_documents(self) -> int:
@@ -215,6 +229,19 @@ class DatasetStatistics(_Strict):
             raise DataError(
                 f"{path}: not the statistics of a dataset ({problems}); preprocess it again"
             ) from error
+
+    def check_describes(self, dataset: IndexedDataset) -> None:
+        """Refuse a dataset of other size: statistics that stayed behind when their dataset was replaced.
+
+        Raises:
+            DataError: the numbers of tokens or documents differ.
+        """
+        told, held = (self.tokens, self.documents), (dataset.num_tokens, dataset.num_documents)
+        if told != held:
+            raise DataError(
+                f"{statistics_path(dataset.prefix)}: tells of {told[0]:,} tokens in {told[1]:,} documents, but "
+                f"{bin_path(dataset.prefix)} holds {held[0]:,} in {held[1]:,}; remove it or preprocess again"
+            )
 
     def write(self, prefix: Path) -> None:
         """Write beside the dataset, atomically."""

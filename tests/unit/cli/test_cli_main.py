@@ -44,8 +44,8 @@ def test_help_names_every_verb_and_imports_none(capsys: pytest.CaptureFixture[st
     assert not {entry.module for entry in cli.VERBS.values()} & (set(sys.modules) - before)
 
 
-def test_verbs_are_the_five() -> None:
-    assert set(cli.VERBS) == {"preprocess", "convert", "launch", "train", "generate"}
+def test_verbs_are_the_seven() -> None:
+    assert set(cli.VERBS) == {"preprocess", "merge", "inspect", "convert", "launch", "train", "generate"}
     assert all(entry.module == f"megatron_ext.cli.{verb}" for verb, entry in cli.VERBS.items())
 
 
@@ -58,7 +58,7 @@ def test_unknown_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["lunch"]) == 2
     assert capsys.readouterr().err == "error: lunch: unknown verb; did you mean launch?\n"
     assert cli.main(["xyzzy"]) == 2
-    assert "verbs: preprocess, convert" in capsys.readouterr().err
+    assert "verbs: preprocess, merge" in capsys.readouterr().err
 
 
 def test_options_may_stand_anywhere(
