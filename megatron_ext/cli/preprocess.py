@@ -5,12 +5,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from megatron_ext.data.preprocess import PreprocessResult, preprocess
+from megatron_ext.data.preprocess import PreprocessReport, PreprocessResult, preprocess
+from megatron_ext.data.preprocess_read import KINDS
 from megatron_ext.tokenizer.build import TOKENIZER_TYPES
 
 DATASETS_SHOWN = 5
 
-EPILOG = """\
+EPILOG = f"""\
 example: two files become one dataset, corpus_text_document.bin and .idx, with statistics in .json
   python tools/preprocess_data.py --input a.jsonl b.jsonl.gz --output-prefix corpus \\
       --tokenizer-type SentencePieceTokenizer --tokenizer-model tokenizer.model --append-eod
@@ -19,24 +20,41 @@ example: each file becomes a dataset of its own, data/a_text_document and data/b
   python tools/preprocess_data.py --input a.jsonl b.jsonl.gz --output-prefix data/ --shard-per-input \\
       --tokenizer-type HuggingFaceTokenizer --tokenizer-model folder/ --append-eod
 
-An input holds one JSON object a line: {"text": "a whole document"}. Empty texts become no document. Half a
-surrogate pair in a JSON string becomes U+FFFD. Text never becomes a control token, not even "<s>".
+Kinds of input:
+  {KINDS}
+.jsonl and .json hold one JSON object a line: {{"text": "a whole document"}}. A .txt is one document, under the
+key text. In Parquet and Arrow files (pip install 'megatron-ext[parquet]') the keys are columns. All is UTF-8.
+
+Empty texts become no document. Half a surrogate pair in a JSON string becomes U+FFFD. Text never becomes a
+control token, not even "<s>".
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Define the options and the help."""
     parser.description = (
-        "Tokenize JSON Lines text into the .bin/.idx files that training reads (Megatron-LM's format)."
+        "Tokenize text (JSON Lines, plain, Parquet, Arrow) into the .bin/.idx files that training reads "
+        "(Megatron-LM's format)."
     )
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     text = parser.add_argument_group("text")
     text.add_argument(
-        "--input", nargs="+", type=Path, required=True, metavar="FILE", help=".jsonl or .jsonl.gz files"
+        "--input",
+        nargs="+",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="files, quoted globs, folders (every file below of a kind that is read, sorted), - for stdin",
     )
     text.add_argument(
         "--json-keys", nargs="+", default=["text"], metavar="KEY", help="keys that hold text (default: text)"
+    )
+    text.add_argument(
+        "--on-error",
+        choices=("fail", "skip"),
+        default="fail",
+        help="stop at a bad line (default), or leave bad lines out and count them",
     )
     tokenizer = parser.add_argument_group("tokenizer")
     tokenizer.add_argument("--tokenizer-type", choices=TOKENIZER_TYPES, required=True)
@@ -76,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Preprocess and say what was written."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # --workers is the only parallelism, also in this process
-    results = preprocess(
+    report = preprocess(
         arguments.input,
         arguments.output_prefix,
         tokenizer_type=arguments.tokenizer_type,
@@ -87,13 +105,15 @@ def run(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         overwrite=arguments.overwrite,
         shard_per_input=arguments.shard_per_input,
+        on_error=arguments.on_error,
     )
-    print(summary(results, arguments))
+    print(summary(report, arguments))
     return 0
 
 
-def summary(results: Sequence[PreprocessResult], arguments: argparse.Namespace) -> str:
+def summary(report: PreprocessReport, arguments: argparse.Namespace) -> str:
     """What was written, and the lines of a run configuration that read it."""
+    results = report.datasets
     lines = [_dataset_line(result.prefix.as_posix(), [result]) for result in results[:DATASETS_SHOWN]]
     if len(results) > DATASETS_SHOWN:
         lines.append(f"… {len(results) - DATASETS_SHOWN} more datasets")
@@ -101,6 +121,8 @@ def summary(results: Sequence[PreprocessResult], arguments: argparse.Namespace) 
         lines.append(_dataset_line(f"{len(results)} datasets", results))
     if empty := sum(result.empty for result in results):
         lines.append(f"{empty:,} empty texts became no document")
+    for reason, count in report.skipped.counts.items():
+        lines.append(f"skipped bad lines, {reason}: {count:,}; the first: {report.skipped.firsts[reason]}")
     paths = [result.prefix.as_posix() for result in results]
     if len(paths) > 1 and arguments.shard_per_input:
         paths = [

@@ -1,12 +1,11 @@
-"""Lines of JSON to ids, in this process or in several."""
+"""Rows of text to ids, in this process or in several."""
 
 import collections
 import contextlib
-import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -17,11 +16,10 @@ import numpy.typing as npt
 
 from megatron_ext.data.indexed import token_dtype
 from megatron_ext.data.preprocess_read import Chunk
+from megatron_ext.data.preprocess_rows import BadRowError, Skipped, texts_of
 from megatron_ext.errors import DataError, TokenizerError
-from megatron_ext.tokenizer.base import Tokenizer, well_formed
+from megatron_ext.tokenizer.base import Tokenizer
 from megatron_ext.tokenizer.build import build_tokenizer
-
-KEYS_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,7 @@ class EncodeSettings:
     json_keys: tuple[str, ...]
     append_eod: bool
     prepend_bos: bool
+    skip_bad_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ class EncodedChunk:
     """What became of a chunk, by JSON key in the order of the settings."""
 
     keys: list[Encoded]
+    skipped: Skipped
     file_bytes: int
     ends_dataset: bool
 
@@ -83,16 +83,24 @@ class Encoder:
         """Ids of every document of ``chunk``.
 
         Raises:
-            DataError: a line is not a JSON object with the keys; names file and line.
+            DataError: a row is bad and the settings do not say to skip it; names file and line.
         """
         texts: list[list[str]] = [[] for _ in self.settings.json_keys]
-        for number, line in enumerate(chunk.lines, chunk.first_line):
-            if line.strip():
-                found = parse_line(line, self.settings.json_keys, f"{chunk.path}:{number}")
-                for collected, text in zip(texts, found, strict=True):
-                    collected.append(text)
+        skipped = Skipped()
+        for index, raw in enumerate(chunk.rows):
+            try:
+                row = chunk.parse(raw)
+                found = texts_of(row, self.settings.json_keys) if row is not None else []
+            except BadRowError as error:
+                message = f"{chunk.where(index)}: {error}"
+                if not self.settings.skip_bad_rows:
+                    raise DataError(message) from error
+                skipped.add(error.reason, message)
+                continue
+            for collected, text in zip(texts, found, strict=False):  # nothing was found in a blank line
+                collected.append(text)
         keys = [self._encode_texts(part) for part in texts]
-        return EncodedChunk(keys, chunk.file_bytes, chunk.ends_dataset)
+        return EncodedChunk(keys, skipped, chunk.file_bytes, chunk.ends_dataset)
 
     def _encode_texts(self, texts: list[str]) -> Encoded:
         pieces: list[npt.NDArray[Any]] = [np.empty(0, self.dtype)]
@@ -107,46 +115,11 @@ class Encoder:
         return Encoded(np.concatenate(pieces), np.array(lengths, np.int64), text_bytes, empty)
 
 
-def parse_line(line: bytes, keys: Iterable[str], where: str) -> list[str]:
-    """Texts under ``keys`` of one line of JSON, with U+FFFD for lone surrogates.
-
-    Raises:
-        DataError: begins with ``where`` and says what is wrong.
-    """
-    try:
-        row = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{where}: not UTF-8 at byte {error.start + 1} of the line; convert the file"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: expected a JSON object with a key for the text, found {_kind(row)}")
-    return [_text_under(key, row, where) for key in keys]
-
-
-def _text_under(key: str, row: dict[str, object], where: str) -> str:
-    if key not in row:
-        there = ", ".join(list(row)[:KEYS_SHOWN]) or "none"
-        raise DataError(f"{where}: no key {key!r}; keys there: {there}; choose with --json-keys")
-    text = row[key]
-    if not isinstance(text, str):
-        raise DataError(f"{where}: {key!r} holds {_kind(text)}, expected a string")
-    return well_formed(text)
-
-
-def _kind(value: object) -> str:
-    """JSON's name for a value's type."""
-    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
-
-
 def encode_chunks(chunks: Iterator[Chunk], encoder: Encoder, workers: int) -> Generator[EncodedChunk]:
     """Encode ``chunks`` in order, in this process or in ``workers`` others; few are in memory at once.
 
     Raises:
-        DataError: a line is bad, or a worker died.
+        DataError: a row is bad, or a worker died.
     """
     if workers == 1:
         yield from map(encoder.encode, chunks)

@@ -1,66 +1,162 @@
-"""Text files in, bounded chunks of their lines out."""
+"""Files of text in, bounded chunks of their rows out: one reader for each kind of file."""
 
-import gzip
-import io
-import zlib
-from collections.abc import Iterator, Sequence
+import glob
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
-from megatron_ext.errors import DataError
+from megatron_ext.data.preprocess_open import COMPRESSIONS, READ_ERRORS, STDIN, opened
+from megatron_ext.data.preprocess_rows import Row, json_row, text_row
+from megatron_ext.errors import DataError, MissingDependencyError
 
-SUFFIXES = (".jsonl", ".jsonl.gz")
 CHUNK_BYTES = 1 << 19  # some 0.1 s of encoding: long beside the cost of a task, short beside a job
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some consecutive lines of one file."""
+    """Some consecutive rows of one file, as raw as they come: parsing them is the workers' part."""
 
     path: Path
-    first_line: int  # counted from 1
-    lines: list[bytes]
+    first_row: int  # counted from 1
+    rows: Sequence[Any]  # what `parse` takes
     file_bytes: int  # how far the file was read for this chunk, as it lies on disk
-    ends_dataset: bool = False  # a mark without lines behind the last chunk of a dataset
+    parse: Callable[[Any], Row | None]  # None for a row that is no document; of a module, so it travels
+    ends_dataset: bool = False  # a mark without rows behind the last chunk of a dataset
+
+    def where(self, index: int) -> str:
+        """File and line (or row) of ``rows[index]``."""
+        return f"{label(self.path)}:{self.first_row + index}"
 
 
-def check_inputs(paths: Sequence[Path]) -> None:
-    """Refuse what can be refused before the first byte is read.
+class Reader(Protocol):
+    """Reads one kind of file."""
+
+    def __call__(self, path: Path, keys: Sequence[str]) -> Iterator[Chunk]:
+        """Rows of ``path`` in chunks of about ``CHUNK_BYTES``; no chunk if there are no rows at all.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+
+
+def _read_lines(path: Path, keys: Sequence[str]) -> Iterator[Chunk]:  # noqa: ARG001
+    """Lines of JSON; memory is a chunk and the longest line."""
+    first_line, position = 1, 0
+    try:
+        with opened(path) as (stream, tell):
+            while lines := stream.readlines(CHUNK_BYTES):
+                reached = tell() if tell else position + sum(map(len, lines))
+                yield Chunk(path, first_line, lines, reached - position, json_row)
+                first_line, position = first_line + len(lines), reached
+    except READ_ERRORS as error:
+        raise DataError(f"{label(path)}: cannot be read beyond line {first_line - 1}: {error}") from error
+
+
+def _read_text(path: Path, keys: Sequence[str]) -> Iterator[Chunk]:  # noqa: ARG001
+    """A whole file as one document; memory is that file."""
+    try:
+        with opened(path) as (stream, _):
+            content = stream.read()
+    except READ_ERRORS as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    yield Chunk(path, 1, [content], path.stat().st_size, text_row)
+
+
+def _read_columns(path: Path, keys: Sequence[str]) -> Iterator[Chunk]:
+    """Parquet or Arrow; imported here because pyarrow is optional."""
+    from megatron_ext.data.preprocess_columns import read_arrow, read_parquet  # noqa: PLC0415
+
+    return read_parquet(path, keys) if path.suffix == ".parquet" else read_arrow(path, keys)
+
+
+STREAMED: dict[str, Reader] = {".jsonl": _read_lines, ".json": _read_lines, ".txt": _read_text}
+COLUMNAR: dict[str, Reader] = {".parquet": _read_columns, ".arrow": _read_columns, ".feather": _read_columns}
+KINDS = (
+    f"{', '.join(STREAMED)}, each also with {', '.join(COMPRESSIONS)}; {', '.join(COLUMNAR)}; "
+    "- for JSON Lines from standard input"
+)
+
+
+def read_chunks(path: Path, keys: Sequence[str]) -> Iterator[Chunk]:
+    """Rows of ``path`` in order, by the reader of its kind; ``keys`` are the columns that are needed.
 
     Raises:
-        DataError: a file is missing, empty, or of a kind that is not read.
+        DataError: the file cannot be read or decompressed, or lacks a column.
     """
-    for path in paths:
-        if not path.exists():
-            raise DataError(f"{path}: no such file")
-        if not path.is_file():
-            raise DataError(f"{path}: not a file; name the .jsonl files themselves")
-        if not path.name.endswith(SUFFIXES):
-            raise DataError(f"{path}: can read {' and '.join(SUFFIXES)} (one JSON object a line), not this")
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty")
+    reader = _reader(path)
+    if reader is None:
+        raise DataError(f"{path}: not a kind of file that is read; those are {KINDS}")
+    return reader(path, keys)
+
+
+def _reader(path: Path) -> Reader | None:
+    if path == STDIN:
+        return _read_lines
+    if path.suffix in COMPRESSIONS:
+        return STREAMED.get(Path(path.stem).suffix)
+    return STREAMED.get(path.suffix) or COLUMNAR.get(path.suffix)
+
+
+def label(path: Path) -> str:
+    """How messages call an input."""
+    return "stdin" if path == STDIN else str(path)
 
 
 def shard_name(path: Path) -> str:
-    """File name without ``.jsonl`` or ``.jsonl.gz``."""
-    return path.name.removesuffix(".gz").removesuffix(".jsonl")
+    """File name without the endings that say its kind and compression."""
+    if path == STDIN:
+        return "stdin"
+    return Path(path.stem).stem if path.suffix in COMPRESSIONS else path.stem
 
 
-def read_chunks(path: Path) -> Iterator[Chunk]:
-    """Lines of ``path`` in chunks of about ``CHUNK_BYTES``; memory is that and the longest line.
+def find_inputs(inputs: Sequence[Path]) -> list[Path]:
+    """Files that ``inputs`` name: files, globs, folders, ``-``; refused here is what can be before reading.
 
     Raises:
-        DataError: the file cannot be read or decompressed.
+        DataError: a file is missing, empty, or of a kind that is not read; a glob or folder has none.
+        MissingDependencyError: a file needs pyarrow, which is not installed.
     """
-    first_line, position = 1, 0
-    try:
-        with path.open("rb") as file, _decompressed(file, path) as stream:
-            while lines := stream.readlines(CHUNK_BYTES):
-                yield Chunk(path, first_line, lines, file.tell() - position)
-                first_line, position = first_line + len(lines), file.tell()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read beyond line {first_line - 1}: {error}") from error
+    files = [file for path in inputs for file in _files_of(path)]
+    if files.count(STDIN) > 1:
+        raise DataError("- (standard input) is named twice, and can be read once")
+    for path in files:
+        if path != STDIN:
+            _check_file(path)
+    return files
 
 
-def _decompressed(file: io.BufferedReader, path: Path) -> io.BufferedIOBase:
-    return gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+def _files_of(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = [file for file in sorted(path.rglob("*")) if file.is_file() and _belongs(file)]
+        if not files:
+            raise DataError(f"{path}: nothing to read in this folder; kinds that are read: {KINDS}")
+        return files
+    if glob.has_magic(str(path)) and not path.exists():
+        matches = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207 (a Path globs no absolute)
+        files = sorted(file for file in matches if file.is_file())
+        if not files:
+            raise DataError(f"{path}: no such file, and none that matches")
+        return files
+    return [path]
+
+
+def _belongs(file: Path) -> bool:
+    """Whether a file of a folder is text: of a kind that is read, not hidden, not a dataset's statistics."""
+    sidecar = file.suffix == ".json" and file.with_suffix(".idx").exists()
+    return _reader(file) is not None and not file.name.startswith(".") and not sidecar
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
+    if not path.is_file():
+        raise DataError(f"{path}: not a file")
+    reader = _reader(path)
+    if reader is None:
+        raise DataError(f"{path}: not a kind of file that is read; those are {KINDS}")
+    if path.suffix in COLUMNAR and importlib.util.find_spec("pyarrow") is None:
+        raise MissingDependencyError("pyarrow", f"read {path}", "pip install 'megatron-ext[parquet]'")
+    if path.stat().st_size == 0 and reader is not _read_text:  # a text may be empty, as any document
+        raise DataError(f"{path}: the file is empty")

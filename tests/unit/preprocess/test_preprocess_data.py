@@ -58,7 +58,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(inputs: Sequence[Path], output: Path | str, **options: Any) -> list[PreprocessResult]:
     options = {"tokenizer_type": "ByteTokenizer", "workers": 1, **options}
-    return preprocess(inputs, str(output), **options)
+    return preprocess(inputs, str(output), **options).datasets
 
 
 def files_in(folder: Path) -> list[str]:
@@ -197,7 +197,7 @@ def test_a_worker_that_dies_is_an_error(tmp_path: Path, model: Path, text_file: 
     settings = preprocess_encode.EncodeSettings("SentencePieceTokenizer", str(moved), ("text",), False, False)
     encoder = preprocess_encode.Encoder(settings)
     moved.unlink()  # so that no worker can start
-    chunks = preprocess_read.read_chunks(text_file)
+    chunks = preprocess_read.read_chunks(text_file, ("text",))
     with pytest.raises(DataError, match="tokenizing process died"):
         list(preprocess_encode.encode_chunks(chunks, encoder, 2))
 
@@ -252,12 +252,16 @@ def test_unreadable_inputs(tmp_path: Path, text_file: Path) -> None:
         "cut.jsonl.gz": (good[:-10], "cannot be read beyond line"),
         "plain.jsonl.gz": (b'{"text": "a"}\n', "Not a gzipped file"),
         "damaged.jsonl.gz": (good[:15] + b"\xff" * 8 + good[23:], "cannot be read beyond line 0"),
-        "nothing.jsonl.gz": (gzip.compress(b""), "the file is empty"),
+        "nothing.jsonl.gz": (gzip.compress(b""), "the input is empty"),
         "empty.jsonl": (b"", "the file is empty"),
         "blank.jsonl": (b"\n \n", "no documents"),
         "texts.jsonl": (b'{"text": ""}\n', r"no documents for p_text_document \(1 empty texts\)"),
-        "a.parquet": (b"PAR1", "can read .jsonl and .jsonl.gz"),
-        "a.json": (b"[]", "can read .jsonl and .jsonl.gz"),
+        "a.parquet.gz": (
+            b"PAR1",
+            r"not a kind of file that is read; those are .jsonl, .json, .txt, each also",
+        ),
+        "a.csv": (b"a,b", "not a kind of file"),
+        "a.json": (b"[]", "expected a JSON object"),
     }
     for name, (content, message) in cases.items():
         (tmp_path / name).write_bytes(content)
@@ -266,8 +270,6 @@ def test_unreadable_inputs(tmp_path: Path, text_file: Path) -> None:
         assert name in str(raised.value)
     with pytest.raises(DataError, match=r"absent.jsonl: no such file"):
         run([text_file, tmp_path / "absent.jsonl"], tmp_path / "out" / "p")
-    with pytest.raises(DataError, match="not a file"):
-        run([tmp_path], tmp_path / "out" / "p")
     assert files_in(tmp_path / "out") == []
 
 
