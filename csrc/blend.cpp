@@ -11,15 +11,14 @@ namespace {
 
 // A block costs two passes over all datasets and each of its draws one over the candidates, which are about
 // as many as the draws: best is a number of draws near the root of the number of datasets (measured).
-constexpr double kStepsPerRoot = 1.5;
+constexpr double kStepsPerRoot = 2.0;
 // So few datasets are scanned in whole for each draw as fast as candidates are chosen among them.
 constexpr std::int64_t kNeverPruned = 32;
 constexpr std::int64_t kUnprunedSteps = 1024;
-// The margin settles where about one block in thirty ends early.
-constexpr double kMarginShrinks = 0.97, kMarginGrows = 2.0;
+// The margin settles where one block in five ends early: wider means more candidates, narrower shorter
+// blocks.
+constexpr double kMarginShrinks = 0.9, kMarginGrows = 1.5;
 constexpr std::int64_t kLargestCount = std::int64_t{1} << 53;  // of which a double holds every one
-
-std::size_t padded(std::size_t size) { return (size + kScanBlock - 1) / kScanBlock * kScanBlock; }
 
 }  // namespace
 

@@ -76,8 +76,8 @@ std::size_t run(Candidates& candidates, std::int64_t position, std::size_t steps
 const BlendScan kPortableScan{"portable", largest, select, run};
 
 void Candidates::pad() {
-  const std::size_t padded = (size + kScanBlock - 1) / kScanBlock * kScanBlock;
-  for (; size < padded; ++size) {
+  const std::size_t end = padded(size);
+  for (; size < end; ++size) {
     weights[size] = 0.0;
     counts[size] = kInfinity;
   }

@@ -15,6 +15,7 @@
 namespace megatron_ext {
 
 constexpr std::size_t kScanBlock = 16;
+inline std::size_t padded(std::size_t size) { return (size + kScanBlock - 1) / kScanBlock * kScanBlock; }
 
 // Aligned, because a wide access that straddles two cache lines costs as much as two.
 template <typename T>
