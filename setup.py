@@ -6,6 +6,7 @@ import pybind11
 from setuptools import Extension, setup
 
 # Portable instructions only: a wheel built on one machine has to run on every other (no -march=native).
+# What gains from wider ones (csrc/blend_scan*.cpp) has versions for them, chosen at run time.
 # -ffp-contract=off: a fused multiply-add would round the blend's errors differently and break its ties
 # differently from megatron-core.
 FLAGS = ["-std=c++17", "-O3", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-fvisibility=hidden"]

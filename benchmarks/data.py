@@ -14,6 +14,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -45,8 +46,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/data.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = {
-            f"blend of {NUM_SETS} sets, draws/s": blend(),
+        figures = blend() | {
             f"samples of {SEQ_LENGTH} tokens, samples/s": gather(Path(folder)),
         }
     table = Table("", "megatron_ext", "megatron-core", "ratio")
@@ -76,21 +76,24 @@ def rates(amount: int, ours: Callable[[], object], theirs: Callable[[], object])
     return best[0], best[1]
 
 
-def blend() -> tuple[float, float]:
-    """The same greedy order, streamed in chunks and built as a whole."""
+def blend() -> dict[str, tuple[float, float]]:
+    """The same greedy order, streamed in chunks and built as a whole; for each instruction set of this machine."""
     weights = np.random.default_rng(0).lognormal(sigma=2.0, size=NUM_SETS)
     weights /= weights.sum()
     sets, samples = np.zeros(DRAWS, dtype=np.int16), np.zeros(DRAWS, dtype=np.int64)
 
-    def ours() -> None:
-        stream = _C.Blend(weights)
+    def ours(instruction_set: str) -> None:
+        stream = _C.Blend(weights, instruction_set)
         for _ in range(DRAWS // 1000):
             stream.draw(1000)
 
     def theirs() -> None:
         helpers_cpp.build_blending_indices(sets, samples, weights, NUM_SETS, DRAWS, False)
 
-    return rates(DRAWS, ours, theirs)
+    return {
+        f"blend of {NUM_SETS} sets, draws/s, {name}": rates(DRAWS, partial(ours, name), theirs)
+        for name in _C.blend_instruction_sets()
+    }
 
 
 def gather(folder: Path) -> tuple[float, float]:

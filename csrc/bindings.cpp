@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "blend.h"
+#include "blend_scan.h"
 #include "checks.h"
 #include "indexed_builder.h"
 #include "indexed_format.h"
@@ -243,8 +244,16 @@ py::tuple draw(Blend& blend, std::int64_t count) {
 }
 
 void bind_blend(py::module_& module) {
+  module.def("blend_instruction_sets", [] {
+    std::vector<std::string> names;
+    for (const auto* scan : blend_scans()) names.emplace_back(scan->name);
+    return names;
+  });
   py::class_<Blend>(module, "Blend")
-      .def(py::init([](const Array<double>& weights) { return Blend(copied(weights)); }), py::arg("weights"))
+      .def(py::init([](const Array<double>& weights, const std::string& instruction_set) {
+             return Blend(copied(weights), instruction_set);
+           }),
+           py::arg("weights"), py::arg("instruction_set") = "")
       .def_property_readonly("position", &Blend::position)
       .def("counts",
            [](const Blend& blend) {
@@ -253,7 +262,13 @@ void bind_blend(py::module_& module) {
              return out;
            })
       .def("draw", &draw, py::arg("count"))
-      .def("seek", &Blend::seek, py::arg("position"), ReleaseGil());
+      .def("seek", &Blend::seek, py::arg("position"), ReleaseGil())
+      .def(
+          "restore",
+          [](Blend& blend, std::int64_t position, const Array<std::int64_t>& counts) {
+            blend.restore(position, copied(counts));
+          },
+          py::arg("position"), py::arg("counts"));
 }
 
 }  // namespace

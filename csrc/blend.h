@@ -1,8 +1,12 @@
 // megatron-core's rule for mixing datasets, streamed: its whole state is one counter per dataset.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
+
+#include "blend_scan.h"
 
 namespace megatron_ext {
 
@@ -11,7 +15,8 @@ namespace megatron_ext {
 // arrays, and with int32 ids where it has int16.
 class Blend {
  public:
-  explicit Blend(const std::vector<double>& weights);  // positive, finite
+  // Weights are positive and finite. The instruction set (see blend_scan) changes the speed only.
+  explicit Blend(const std::vector<double>& weights, const std::string& instruction_set = "");
 
   std::int64_t num_datasets() const { return num_datasets_; }
   std::int64_t position() const { return position_; }
@@ -23,15 +28,25 @@ class Blend {
   // Goes to a position by making the draws before it, from where it is or else from the start.
   void seek(std::int64_t position);
 
+  // Goes to a position at once, by the counts that another Blend of these weights had there.
+  void restore(std::int64_t position, const std::vector<std::int64_t>& counts);
+
  private:
-  std::int64_t next();
+  std::size_t draw_block(std::int64_t limit);
 
   std::int64_t num_datasets_;
   std::int64_t position_ = 0;
+  const BlendScan* scan_;
   // Padded to whole blocks of the scan. Counts are doubles because the rule's arithmetic is (exact below
   // 2^53).
-  std::vector<double> weights_;
-  std::vector<double> counts_;
+  Doubles weights_;
+  Doubles counts_;
+
+  // How blocks of draws are cut, which has no part in what is drawn.
+  std::int64_t block_steps_;
+  double margin_;
+  Candidates candidates_;
+  std::vector<std::int32_t> drawn_;  // the last block's
 };
 
 }  // namespace megatron_ext
