@@ -46,6 +46,15 @@ def dataset_prefix(path: Path) -> Path:
 
 
 @contextlib.contextmanager
+def writing_dataset(prefix: Path) -> Iterator[None]:
+    """Turn what the file system says inside the block, such as a full disk, into an error that names the dataset."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{prefix}: cannot be written: {error}") from error
+
+
+@contextlib.contextmanager
 def atomic_dataset(prefix: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """Yield temporary ``.bin`` and ``.idx`` files that take their names when the block ends without an error.
 

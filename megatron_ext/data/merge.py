@@ -1,6 +1,5 @@
 """One indexed dataset out of many: what ``tools/merge_datasets.py`` does."""
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from megatron_ext.data.indexed import (
     dataset_prefix,
     idx_path,
     statistics_path,
+    writing_dataset,
 )
 from megatron_ext.errors import DataError
 from megatron_ext.utils.console import progress
@@ -77,7 +77,7 @@ def merge_datasets(inputs: Sequence[Path], output_prefix: Path, *, overwrite: bo
     _check_together(sources)
     statistics = _added(sources)
     with (
-        _writing(output_prefix),
+        writing_dataset(output_prefix),
         progress("merging", sum(source.num_bytes for source in sources), "bytes") as advance,
     ):
         with atomic_dataset(output_prefix) as (bin_, idx):
@@ -158,14 +158,6 @@ def _added(sources: Sequence[_Source]) -> DatasetStatistics | None:
     return known[0].model_copy(
         update={name: sum(getattr(one, name) for one in known) for name in ("tokens", "documents", "bytes")}
     )
-
-
-@contextlib.contextmanager
-def _writing(prefix: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{prefix}: cannot be written: {error}") from error
 
 
 def _append_tokens(source: _Source, output: int, advance: Callable[[int, str], None]) -> None:

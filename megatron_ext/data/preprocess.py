@@ -15,6 +15,7 @@ from megatron_ext.data.indexed import (
     bin_path,
     idx_path,
     statistics_path,
+    writing_dataset,
 )
 from megatron_ext.data.preprocess_encode import Encoded, EncodedChunk, Encoder, EncodeSettings, encode_chunks
 from megatron_ext.data.preprocess_open import STDIN
@@ -212,7 +213,7 @@ def _write_job(
 ) -> tuple[list[PreprocessResult], Skipped]:
     """Write one dataset for each key; all of them appear together, after the last chunk."""
     counts, skipped = [_Counts() for _ in job.prefixes], Skipped()
-    with _writing(job.prefixes[0]):
+    with writing_dataset(job.prefixes[0]):
         with contextlib.ExitStack() as stack:
             writers = [
                 stack.enter_context(IndexedDatasetWriter(path, encoder.dtype)) for path in job.prefixes
@@ -230,14 +231,6 @@ def _write_job(
             _write_statistics(path, count, encoder) for path, count in zip(job.prefixes, counts, strict=True)
         ]
     return results, skipped
-
-
-@contextlib.contextmanager
-def _writing(prefix: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{prefix}: cannot be written: {error}") from error
 
 
 def _check_documents(job: _Job, counts: Sequence[_Counts], skipped: Skipped) -> None:
