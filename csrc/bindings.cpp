@@ -177,10 +177,24 @@ py::array_t<std::int64_t> permuted(const Array<std::int64_t>& indices, std::int6
   return out;
 }
 
-py::tuple gather(const SampleGather& samples, const Array<std::int32_t>& source_ids,
-                 const Array<std::int64_t>& sample_ids) {
+void require_pairs(const Array<std::int32_t>& source_ids, const Array<std::int64_t>& sample_ids) {
   require_argument(source_ids.ndim() == 1 && sample_ids.ndim() == 1 && source_ids.size() == sample_ids.size(),
                    "source_ids and sample_ids are one-dimensional and of one size");
+}
+
+void prefetch(const SampleGather& samples, const Array<std::int32_t>& source_ids,
+              const Array<std::int64_t>& sample_ids) {
+  require_pairs(source_ids, sample_ids);
+  const auto* sources = source_ids.data();
+  const auto* ids = sample_ids.data();
+  const auto count = source_ids.size();
+  const py::gil_scoped_release release;
+  samples.prefetch(sources, ids, count);
+}
+
+py::tuple gather(const SampleGather& samples, const Array<std::int32_t>& source_ids,
+                 const Array<std::int64_t>& sample_ids) {
+  require_pairs(source_ids, sample_ids);
   const auto count = source_ids.size();
   py::array rows(dtype_of(samples.token_type()),
                  std::vector<py::ssize_t>{count, static_cast<py::ssize_t>(samples.row_tokens())});
@@ -227,6 +241,7 @@ void bind_samples(py::module_& module) {
            py::arg("sources"))
       .def_property_readonly("dtype",
                              [](const SampleGather& samples) { return dtype_of(samples.token_type()); })
+      .def("prefetch", &prefetch, py::arg("source_ids"), py::arg("sample_ids"))
       .def("gather", &gather, py::arg("source_ids"), py::arg("sample_ids"));
 }
 

@@ -23,4 +23,8 @@ class MappedFile {
   std::size_t size_ = 0;
 };
 
+// Hints to the kernel about memory of a mapped file; a kernel that does not take one reads all the same.
+void advise_random(const std::byte* begin, std::size_t size);  // no neighbour of what is read is wanted
+void advise_needed(const std::byte* begin, std::size_t size);  // all of it, soon: reads it in the background
+
 }  // namespace megatron_ext
