@@ -14,6 +14,7 @@ from megatron.core.datasets.gpt_dataset import _get_ltor_masks_and_position_ids
 
 from megatron_ext.data.blend import BlendedDataset, ValidationDataset
 from megatron_ext.data.loader import MicroBatch, TrainLoader, ValidationLoader
+from megatron_ext.data.position import DataPosition
 from megatron_ext.data.sampler import BatchSampler
 from megatron_ext.data.samples import DocumentRules, TokenSet
 from megatron_ext.errors import DataError
@@ -151,8 +152,11 @@ class BrokenDataset:
     def __init__(self, dataset: BlendedDataset) -> None:
         self.dataset, self.calls = dataset, 0
 
-    def blend(self, position: int) -> object:
-        return self.dataset.blend(position)
+    def blend(self, position: int, saved: DataPosition | None) -> object:
+        return self.dataset.blend(position, saved)
+
+    def prefetch(self, *arguments: np.ndarray) -> None:
+        self.dataset.prefetch(*arguments)
 
     def gather(self, *arguments: np.ndarray) -> object:
         self.calls += 1
