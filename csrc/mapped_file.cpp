@@ -36,4 +36,15 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
+void MappedFile::advise_random() const {
+  if (data_ != nullptr) ::madvise(const_cast<std::byte*>(data_), size_, MADV_RANDOM);
+}
+
+void MappedFile::will_need(std::size_t offset, std::size_t length) const {
+  if (data_ == nullptr) return;
+  static const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const std::size_t start = offset / page * page;  // the kernel takes whole pages only
+  ::madvise(const_cast<std::byte*>(data_) + start, offset - start + length, MADV_WILLNEED);
+}
+
 }  // namespace megatron_ext

@@ -32,8 +32,8 @@ void append_zeros(std::size_t token_bytes, std::int64_t count, std::byte* row, s
 std::vector<std::int32_t> build_sample_index(const std::int32_t* sequence_lengths, std::int64_t num_sequences,
                                              const std::int32_t* sequence_order, std::int64_t order_size,
                                              std::int64_t seq_length, std::int64_t num_samples) {
-  require_argument(seq_length > 0 && num_samples >= 0,
-                   "seq_length must be positive and num_samples not negative");
+  require_argument(seq_length > 0 && seq_length < kMaxInt32 && num_samples >= 0, "a seq_length of ",
+                   seq_length, " or a number of ", num_samples, " samples is out of range");
   require_argument(order_size <= kMaxInt32, "an order of ", order_size, " sequences does not fit int32");
   std::vector<std::int32_t> index;
   index.reserve(2 * (static_cast<std::size_t>(num_samples) + 1));
@@ -46,6 +46,8 @@ std::vector<std::int32_t> build_sample_index(const std::int32_t* sequence_length
     const std::int32_t sequence = sequence_order[position];
     require_argument(sequence >= 0 && sequence < num_sequences, "no sequence ", sequence, " among ",
                      num_sequences);
+    require_argument(sequence_lengths[sequence] >= 0, "sequence ", sequence, " has a negative length, ",
+                     sequence_lengths[sequence]);
     const std::int64_t end = start + sequence_lengths[sequence];
     for (; next < end && remaining > 0; next += seq_length, --remaining) {
       index.insert(index.end(),

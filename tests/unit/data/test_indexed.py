@@ -169,7 +169,11 @@ LENGTHS, OFFSETS, DOCUMENTS = (3, 0, 4), (0, 6, 6), (0, 1, 2, 3)
         ((MAGIC, 1, 8, 3, 4), (3, 0, 2**31 - 1, *OFFSETS, *DOCUMENTS), "behind the end"),
         ((MAGIC, 1, 8, 3, 4), (3, 0, 3, *OFFSETS, *DOCUMENTS), "not a pair"),
         ((MAGIC, 1, 4, 3, 4), (*LENGTHS, 0, 12, 12, *DOCUMENTS), "behind the end"),
-        ((MAGIC, 1, 8, 3, 4), (*LENGTHS, 0, 8, 8, *DOCUMENTS), "starts at byte 8, expected 6"),
+        (
+            (MAGIC, 1, 8, 3, 4),
+            (*LENGTHS, 0, 8, 8, *DOCUMENTS),
+            "ends at byte 6, but sequence 1 starts at byte 8",
+        ),
         ((MAGIC, 1, 8, 3, 4), (*LENGTHS, 0, 6, -6, *DOCUMENTS), "starts at byte -6"),
         ((MAGIC, 1, 8, 3, 4), (*LENGTHS, *OFFSETS, 1, 1, 2, 3), "instead of 0"),
         ((MAGIC, 1, 8, 3, 4), (*LENGTHS, *OFFSETS, 0, 2, 1, 3), "less than the one before"),
