@@ -92,6 +92,7 @@ py::array read_sequence(const IndexedReader& reader, std::int64_t sequence, std:
 void bind_indexed(py::module_& module) {
   py::class_<IndexedReader, std::shared_ptr<IndexedReader>>(module, "IndexedReader")
       .def(py::init<const std::string&>(), py::arg("prefix"), ReleaseGil())
+      .def("verify", &IndexedReader::verify, ReleaseGil())
       .def_property_readonly("num_sequences", &IndexedReader::num_sequences)
       .def_property_readonly("num_documents", &IndexedReader::num_documents)
       .def_property_readonly("num_tokens", &IndexedReader::num_tokens)
@@ -102,13 +103,21 @@ void bind_indexed(py::module_& module) {
       .def("sequence_lengths",
            [](const IndexedReader& reader) {
              py::array_t<std::int32_t> out(reader.num_sequences());
-             reader.copy_sequence_lengths(out.mutable_data());
+             auto* lengths = out.mutable_data();
+             {
+               const py::gil_scoped_release release;
+               reader.copy_sequence_lengths(lengths);
+             }
              return out;
            })
       .def("document_indices",
            [](const IndexedReader& reader) {
              py::array_t<std::int64_t> out(reader.num_documents() + 1);
-             reader.copy_document_indices(out.mutable_data());
+             auto* indices = out.mutable_data();
+             {
+               const py::gil_scoped_release release;
+               reader.copy_document_indices(indices);
+             }
              return out;
            })
       .def("read", &read_sequence, py::arg("sequence"), py::arg("offset"), py::arg("length"));

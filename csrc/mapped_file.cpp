@@ -6,23 +6,11 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdint>
 #include <cstring>
 
 #include "checks.h"
 
 namespace megatron_ext {
-namespace {
-
-// Whole pages that hold [begin, begin + size).
-void advise(const std::byte* begin, std::size_t size, int advice) {
-  if (size == 0) return;
-  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const std::uintptr_t inside = reinterpret_cast<std::uintptr_t>(begin) % page;
-  ::madvise(const_cast<std::byte*>(begin) - inside, size + inside, advice);
-}
-
-}  // namespace
 
 MappedFile::MappedFile(const std::string& path) : path_(path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -48,7 +36,15 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
-void advise_random(const std::byte* begin, std::size_t size) { advise(begin, size, MADV_RANDOM); }
-void advise_needed(const std::byte* begin, std::size_t size) { advise(begin, size, MADV_WILLNEED); }
+void MappedFile::advise_random() const {
+  if (data_ != nullptr) ::madvise(const_cast<std::byte*>(data_), size_, MADV_RANDOM);
+}
+
+void MappedFile::will_need(std::size_t offset, std::size_t length) const {
+  if (data_ == nullptr) return;
+  static const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const std::size_t start = offset / page * page;  // the kernel takes whole pages only
+  ::madvise(const_cast<std::byte*>(data_) + start, offset - start + length, MADV_WILLNEED);
+}
 
 }  // namespace megatron_ext

@@ -17,14 +17,14 @@ class MappedFile {
   const std::byte* data() const { return data_; }
   std::size_t size() const { return size_; }
 
+  // Hints to the kernel; where it does not take them nothing is different but the speed.
+  void advise_random() const;                                    // reads will jump: do not read ahead
+  void will_need(std::size_t offset, std::size_t length) const;  // inside of the file: read it now
+
  private:
   std::string path_;
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
 };
-
-// Hints to the kernel about memory of a mapped file; a kernel that does not take one reads all the same.
-void advise_random(const std::byte* begin, std::size_t size);  // no neighbour of what is read is wanted
-void advise_needed(const std::byte* begin, std::size_t size);  // all of it, soon: reads it in the background
 
 }  // namespace megatron_ext

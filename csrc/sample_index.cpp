@@ -18,8 +18,8 @@ constexpr std::int64_t kMaxInt32 = std::numeric_limits<std::int32_t>::max();
 std::vector<std::int32_t> build_sample_index(const std::int32_t* sequence_lengths, std::int64_t num_sequences,
                                              const std::int32_t* sequence_order, std::int64_t order_size,
                                              std::int64_t seq_length, std::int64_t num_samples) {
-  require_argument(seq_length > 0 && num_samples >= 0,
-                   "seq_length must be positive and num_samples not negative");
+  require_argument(seq_length > 0 && seq_length < kMaxInt32 && num_samples >= 0, "a seq_length of ",
+                   seq_length, " or a number of ", num_samples, " samples is out of range");
   require_argument(order_size <= kMaxInt32, "an order of ", order_size, " sequences does not fit int32");
   std::vector<std::int32_t> index;
   index.reserve(2 * (static_cast<std::size_t>(num_samples) + 1));
@@ -32,6 +32,8 @@ std::vector<std::int32_t> build_sample_index(const std::int32_t* sequence_length
     const std::int32_t sequence = sequence_order[position];
     require_argument(sequence >= 0 && sequence < num_sequences, "no sequence ", sequence, " among ",
                      num_sequences);
+    require_argument(sequence_lengths[sequence] >= 0, "sequence ", sequence, " has a negative length, ",
+                     sequence_lengths[sequence]);
     const std::int64_t end = start + sequence_lengths[sequence];
     for (; next < end && remaining > 0; next += seq_length, --remaining) {
       index.insert(index.end(),
@@ -48,8 +50,7 @@ SampleSource::SampleSource(std::shared_ptr<const IndexedReader> reader, std::int
     : reader_(std::move(reader)), seq_length_(seq_length) {
   require_argument(seq_length > 0 && seq_length < kMaxInt32, "a seq_length of ", seq_length,
                    " is out of range");
-  const std::int64_t tokens = reader_->num_tokens();
-  advise_random(reader_->tokens(0, tokens), static_cast<std::size_t>(tokens) * reader_->token_bytes());
+  reader_->advise_random();
 }
 
 WindowSamples::WindowSamples(std::shared_ptr<const IndexedReader> reader, std::int64_t first_sequence,
@@ -128,17 +129,13 @@ const SampleSource* SampleGather::source(std::int64_t id) const {
 
 void SampleGather::prefetch(const std::int32_t* source_ids, const std::int64_t* sample_ids,
                             std::int64_t count) const {
-  const std::size_t token_bytes = item_size(token_type());
   std::vector<TokenRange> ranges;
   for (std::int64_t i = 0; i < count; ++i) {
     const SampleSource* from = source(source_ids[i]);
     if (from == nullptr) continue;
     ranges.clear();
     from->locate(sample_ids[i], ranges);
-    for (const auto& range : ranges) {
-      advise_needed(from->reader().tokens(range.first, range.count),
-                    static_cast<std::size_t>(range.count) * token_bytes);
-    }
+    for (const auto& range : ranges) from->reader().will_need(range.first, range.count);
   }
 }
 
