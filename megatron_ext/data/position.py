@@ -87,6 +87,24 @@ class DataPosition(_Strict):
         drawn = dict(zip(self.blend.names, self.drawn, strict=True))
         return Counters(*(np.array([c.get(name, 0) for name in names], np.int64) for c in (before, drawn)))
 
+    def contradiction(self) -> str:
+        """What of it cannot be together; empty: nothing."""
+        names, stages = self.blend.names, self.blend.stages
+        columns = (
+            self.blend.samples_per_epoch,
+            self.before,
+            self.drawn,
+            *(stage.weights for stage in stages),
+        )
+        if len(set(names)) != len(names) or {len(column) for column in columns} != {len(names)}:
+            return f"its columns are not all of its {len(names)} sets, each named once"
+        stage = stages[at_position([stage.start for stage in stages], self.consumed_samples)]
+        if (sum(self.before), sum(self.drawn)) != (stage.start, self.consumed_samples - stage.start):
+            return f"its counters do not add up to {self.consumed_samples}"
+        if any(times > 0 and share == 0 for times, share in zip(self.drawn, stage.weights, strict=True)):
+            return "it counts draws of a set that its stage does not read"
+        return ""
+
     def write(self, folder: Path) -> None:
         """Write ``folder/data_position.json``."""
         write_text(folder / FILE_NAME, self.model_dump_json() + "\n")
@@ -106,17 +124,9 @@ class DataPosition(_Strict):
         except ValidationError as error:
             first = error.errors()[0]
             raise _damaged(path, f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}") from error
-        columns = [found.blend.samples_per_epoch, found.before, found.drawn]
-        columns_of_stages = [stage.weights for stage in found.blend.stages]
-        if {len(column) for column in (*columns, *columns_of_stages)} != {len(found.blend.names)}:
-            raise _damaged(path, f"its columns are not all of its {len(found.blend.names)} sets")
-        starts = [stage.start for stage in found.blend.stages]
-        start = starts[at_position(starts, found.consumed_samples)]
-        if (sum(found.before), sum(found.drawn)) != (start, found.consumed_samples - start):
-            raise _damaged(path, f"its counters do not add up to {found.consumed_samples}")
-        present = found.blend.stages[starts.index(start)].weights
-        if any(times > 0 and share == 0 for times, share in zip(found.drawn, present, strict=True)):
-            raise _damaged(path, "it counts draws of a set that its stage does not read")
+        contradiction = found.contradiction()
+        if contradiction:
+            raise _damaged(path, contradiction)
         return found
 
 
