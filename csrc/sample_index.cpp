@@ -53,6 +53,26 @@ SampleSource::SampleSource(std::shared_ptr<const IndexedReader> reader, std::int
   reader_->advise_random();
 }
 
+std::int64_t SampleSource::fill(std::int64_t sample, std::byte* row) const {
+  std::vector<TokenRange> ranges;
+  locate(sample, ranges);
+  std::int64_t filled = 0;
+  for (const auto& range : ranges) {
+    const std::size_t bytes = static_cast<std::size_t>(range.count) * reader_->token_bytes();
+    std::memcpy(row, reader_->tokens(range.first, range.count), bytes);
+    row += bytes;
+    filled += range.count;
+  }
+  std::memset(row, 0, static_cast<std::size_t>(row_tokens() - filled) * reader_->token_bytes());
+  return filled;
+}
+
+void SampleSource::will_need(std::int64_t sample) const {
+  std::vector<TokenRange> ranges;
+  locate(sample, ranges);
+  for (const auto& range : ranges) reader_->will_need(range.first, range.count);
+}
+
 WindowSamples::WindowSamples(std::shared_ptr<const IndexedReader> reader, std::int64_t first_sequence,
                              std::int64_t end_sequence, std::int64_t seq_length,
                              std::optional<std::uint64_t> key)
@@ -129,36 +149,23 @@ const SampleSource* SampleGather::source(std::int64_t id) const {
 
 void SampleGather::prefetch(const std::int32_t* source_ids, const std::int64_t* sample_ids,
                             std::int64_t count) const {
-  std::vector<TokenRange> ranges;
   for (std::int64_t i = 0; i < count; ++i) {
     const SampleSource* from = source(source_ids[i]);
-    if (from == nullptr) continue;
-    ranges.clear();
-    from->locate(sample_ids[i], ranges);
-    for (const auto& range : ranges) from->reader().will_need(range.first, range.count);
+    if (from != nullptr) from->will_need(sample_ids[i]);
   }
 }
 
 void SampleGather::gather(const std::int32_t* source_ids, const std::int64_t* sample_ids, std::int64_t count,
                           std::byte* rows, std::int32_t* valid) const {
-  const std::size_t token_bytes = item_size(token_type());
-  std::vector<TokenRange> ranges;
-  std::byte* out = rows;
-  for (std::int64_t i = 0; i < count; ++i) {
+  const std::size_t row_bytes = static_cast<std::size_t>(row_tokens()) * item_size(token_type());
+  for (std::int64_t i = 0; i < count; ++i, rows += row_bytes) {
     const SampleSource* from = source(source_ids[i]);
-    ranges.clear();
-    if (from != nullptr) from->locate(sample_ids[i], ranges);
-    std::int64_t filled = 0;
-    for (const auto& range : ranges) {
-      const std::size_t bytes = static_cast<std::size_t>(range.count) * token_bytes;
-      std::memcpy(out, from->reader().tokens(range.first, range.count), bytes);
-      out += bytes;
-      filled += range.count;
+    if (from == nullptr) {
+      std::memset(rows, 0, row_bytes);
+      valid[i] = 0;
+    } else {
+      valid[i] = static_cast<std::int32_t>(from->fill(sample_ids[i], rows));
     }
-    valid[i] = static_cast<std::int32_t>(filled);
-    const std::size_t rest = static_cast<std::size_t>(row_tokens() - filled) * token_bytes;
-    std::memset(out, 0, rest);
-    out += rest;
   }
 }
 

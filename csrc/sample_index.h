@@ -35,6 +35,13 @@ class SampleSource {
   // less in the last window of an epoch.
   virtual void locate(std::int64_t sample, std::vector<TokenRange>& ranges) const = 0;
 
+  // Copies the tokens of a sample to `row`, which has room for row_tokens(), and zeros behind them. Returns
+  // how many there are.
+  std::int64_t fill(std::int64_t sample, std::byte* row) const;
+
+  // Has the kernel read the tokens of a sample in the background, as far as memory does not hold them yet.
+  void will_need(std::int64_t sample) const;
+
   const IndexedReader& reader() const { return *reader_; }
   std::int64_t seq_length() const { return seq_length_; }
   std::int64_t row_tokens() const { return seq_length_ + 1; }
@@ -85,11 +92,11 @@ class SampleGather {
  public:
   explicit SampleGather(std::vector<std::shared_ptr<const SampleSource>> sources);
 
-  // Has the kernel read the samples' tokens in the background, as far as memory does not hold them already.
+  // Announces samples that gather() will want soon.
   void prefetch(const std::int32_t* source_ids, const std::int64_t* sample_ids, std::int64_t count) const;
 
   // Row i becomes sample sample_ids[i] of source source_ids[i], or zeros where that is -1; valid[i] is its
-  // number of tokens, the rest of the row zeros. `rows` holds count × row_tokens() tokens.
+  // number of tokens. `rows` holds count × row_tokens() tokens.
   void gather(const std::int32_t* source_ids, const std::int64_t* sample_ids, std::int64_t count,
               std::byte* rows, std::int32_t* valid) const;
 
