@@ -3,7 +3,7 @@
     python benchmarks/data.py [--full] [--output benchmarks/results/data.json]
 
 Each figure is the best of a few repetitions, ours and megatron-core's in turn, and how many times better ours is.
-The blend of EMMA-500 and the corpus it is read from take megatron-core minutes: without --full both are a tenth of
+The blend of EMMA-500 and the corpus it is read from take megatron-core minutes: without --full they are a tenth of
 their size, which the names of the figures say. Samples are what each hands to training: rows of uint16 in batches
 here, which the device widens and splits into labels; there int64 tokens, labels and masks, one sample at a time.
 """
@@ -40,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     fraction = 1.0 if arguments.full else FRACTION
     with tempfile.TemporaryDirectory() as folder:
-        figures = data_samples.figures(Path(folder))
+        figures = data_samples.figures(Path(folder), fraction)
         figures += data_blend.figures(fraction)
         figures += data_corpus.figures(Path(folder), fraction)
     Console(width=WIDTH).print(table(figures))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from data_blend import BATCH
+from data_blend import BATCH, PAGES
 from megatron.core.datasets import helpers
 from megatron_datasets import gpt_dataset
-from timing import Figure, in_turn, rates
+from timing import Figure, best, fresh, in_turn, rates
 
 from megatron_ext import _C
 from megatron_ext.data.indexed import IndexedDataset, IndexedDatasetWriter
@@ -17,12 +17,12 @@ from megatron_ext.data.samples import TokenSet, window_samples
 SEQ_LENGTH = 4096
 DOCUMENTS, DOCUMENT_TOKENS, NUM_SAMPLES = 20_000, 800, 3904  # one epoch
 INDEXED_DOCUMENTS, INDEXED_DOCUMENT_TOKENS = 10_000_000, 1000
-SHUFFLED = 20_000_000
+SHUFFLED = 100_000_000
 
 
-def figures(folder: Path) -> list[Figure]:
-    """All figures of samples."""
-    return [*gathering(folder / "corpus"), sample_index(), shuffle()]
+def figures(folder: Path, fraction: float) -> list[Figure]:
+    """All figures of samples; a shuffle is of this fraction of them."""
+    return [*gathering(folder / "corpus"), sample_index(), *shuffle(round(SHUFFLED * fraction))]
 
 
 def gathering(prefix: Path) -> list[Figure]:
@@ -69,12 +69,25 @@ def sample_index() -> Figure:
     return Figure(name, "s", *in_turn(ours, theirs))
 
 
-def shuffle() -> Figure:
-    """A permutation that is computed where it is asked for, beside one that is stored as a whole."""
-    indices = np.arange(SHUFFLED)
+def shuffle(samples: int) -> list[Figure]:
+    """A permutation that is computed where it is asked for, beside one that is shuffled and stored as a whole."""
+    indices = np.arange(samples)
+    name = f"shuffled order of {samples / 1e6:g} M samples"
+    first = fresh(_our_first_indices, samples)
+    theirs = fresh(_their_order, samples)
+    ours = best([first, fresh(_our_first_indices, samples)])
+    whole = partial(_C.permuted, indices, samples, 1)
+    return [
+        Figure(f"{name}: until the first batch", "s", ours.seconds, theirs.seconds),
+        Figure(f"{name}: memory until then", "MB", max(ours.megabytes, PAGES), theirs.megabytes),
+        rates(f"{name}: all of it", "indices/s", samples, whole, partial(_their_order, samples)),
+    ]
 
-    def theirs() -> None:
-        np.random.RandomState(0).shuffle(np.arange(SHUFFLED, dtype=np.uint32))
 
-    name = f"shuffled order of {SHUFFLED / 1e6:g} M samples"
-    return rates(name, "indices/s", SHUFFLED, partial(_C.permuted, indices, SHUFFLED, 1), theirs)
+def _our_first_indices(samples: int) -> None:
+    _C.permuted(np.arange(BATCH), samples, 1)
+
+
+def _their_order(samples: int) -> None:
+    order = np.arange(samples, dtype=np.uint32)
+    np.random.RandomState(0).shuffle(order)
