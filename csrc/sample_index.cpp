@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <stdexcept>
 #include <utility>
 
 #include "checks.h"
@@ -124,7 +125,10 @@ void MegatronSamples::locate(std::int64_t sample, std::vector<TokenRange>& range
   for (auto position = static_cast<std::size_t>(sample_index_[entry]); missing > 0; ++position) {
     const std::int64_t sequence = sequence_order_.at(position);
     const std::int64_t count = std::min(missing, reader().sequence_length(sequence) - offset);
-    require_data(count >= 0, reader().path(), ": sequence ", sequence, " is shorter than its samples say");
+    if (count < 0) {
+      throw std::out_of_range(concat(reader().path(), ": no token ", offset, " in sequence ", sequence,
+                                     ", where a sample starts"));
+    }
     if (count > 0) ranges.push_back({reader().sequence_start(sequence) + offset, count});
     missing -= count;
     offset = 0;
