@@ -1,5 +1,6 @@
 # make quickstart: sets everything up, then trains on 448 languages and leaves a Hugging Face checkpoint
 # make test:       sets everything up, then checks style, types and layers, and runs the tests
+# make test-cpp:   of these the C++ ones only, under AddressSanitizer and UBSan; needs nothing but a compiler
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -7,7 +8,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := .venv/.installed
 LAUNCHERS := .venv/.launchers
 
-.PHONY: quickstart test lint format bench install install-launchers clean-quickstart
+CPP_FILES := $(wildcard csrc/*.h csrc/*.cpp tests/cpp/*.h tests/cpp/*.cpp)
+# Everything in csrc that knows no Python; each tests/cpp/test_*.cpp is a program of its own.
+CPP_OBJECTS := $(patsubst csrc/%.cpp,build/cpp/%.o,$(filter-out csrc/bindings%,$(wildcard csrc/*.cpp)))
+CPP_TESTS := $(patsubst tests/cpp/%.cpp,build/cpp/%,$(wildcard tests/cpp/test_*.cpp))
+CPP_FLAGS := -std=c++17 -O1 -g -Wall -Wextra -Werror -ffp-contract=off -pthread -Icsrc \
+	-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+
+.PHONY: quickstart test test-cpp lint format bench install install-launchers clean-quickstart
 
 install: $(INSTALLED)
 
@@ -35,15 +43,29 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/clang-format --dry-run --Werror csrc/*.h csrc/*.cpp
+	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i csrc/*.h csrc/*.cpp
+	$(BIN)/clang-format -i $(CPP_FILES)
 
-test: lint
+test: lint test-cpp
 	$(BIN)/pytest
+
+test-cpp: $(CPP_TESTS)
+	@set -e; for test in $^; do echo $$test; $$test; done
+
+.SECONDARY: $(CPP_OBJECTS)
+
+build/cpp/%.o: csrc/%.cpp $(wildcard csrc/*.h)
+	@echo $@
+	@mkdir -p $(@D)
+	@$(CXX) $(CPP_FLAGS) -c $< -o $@
+
+build/cpp/test_%: tests/cpp/test_%.cpp $(CPP_OBJECTS) tests/cpp/testing.h
+	@echo $@
+	@$(CXX) $(CPP_FLAGS) $< $(CPP_OBJECTS) -o $@
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/data.py

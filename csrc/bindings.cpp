@@ -92,6 +92,7 @@ py::array read_sequence(const IndexedReader& reader, std::int64_t sequence, std:
 void bind_indexed(py::module_& module) {
   py::class_<IndexedReader, std::shared_ptr<IndexedReader>>(module, "IndexedReader")
       .def(py::init<const std::string&>(), py::arg("prefix"), ReleaseGil())
+      .def("verify", &IndexedReader::verify, ReleaseGil())
       .def_property_readonly("num_sequences", &IndexedReader::num_sequences)
       .def_property_readonly("num_documents", &IndexedReader::num_documents)
       .def_property_readonly("num_tokens", &IndexedReader::num_tokens)
@@ -102,13 +103,21 @@ void bind_indexed(py::module_& module) {
       .def("sequence_lengths",
            [](const IndexedReader& reader) {
              py::array_t<std::int32_t> out(reader.num_sequences());
-             reader.copy_sequence_lengths(out.mutable_data());
+             auto* lengths = out.mutable_data();
+             {
+               const py::gil_scoped_release release;
+               reader.copy_sequence_lengths(lengths);
+             }
              return out;
            })
       .def("document_indices",
            [](const IndexedReader& reader) {
              py::array_t<std::int64_t> out(reader.num_documents() + 1);
-             reader.copy_document_indices(out.mutable_data());
+             auto* indices = out.mutable_data();
+             {
+               const py::gil_scoped_release release;
+               reader.copy_document_indices(indices);
+             }
              return out;
            })
       .def("read", &read_sequence, py::arg("sequence"), py::arg("offset"), py::arg("length"));
@@ -177,10 +186,24 @@ py::array_t<std::int64_t> permuted(const Array<std::int64_t>& indices, std::int6
   return out;
 }
 
-py::tuple gather(const SampleGather& samples, const Array<std::int32_t>& source_ids,
-                 const Array<std::int64_t>& sample_ids) {
+void require_pairs(const Array<std::int32_t>& source_ids, const Array<std::int64_t>& sample_ids) {
   require_argument(source_ids.ndim() == 1 && sample_ids.ndim() == 1 && source_ids.size() == sample_ids.size(),
                    "source_ids and sample_ids are one-dimensional and of one size");
+}
+
+void prefetch(const SampleGather& samples, const Array<std::int32_t>& source_ids,
+              const Array<std::int64_t>& sample_ids) {
+  require_pairs(source_ids, sample_ids);
+  const auto* sources = source_ids.data();
+  const auto* ids = sample_ids.data();
+  const auto count = source_ids.size();
+  const py::gil_scoped_release release;
+  samples.prefetch(sources, ids, count);
+}
+
+py::tuple gather(const SampleGather& samples, const Array<std::int32_t>& source_ids,
+                 const Array<std::int64_t>& sample_ids) {
+  require_pairs(source_ids, sample_ids);
   const auto count = source_ids.size();
   py::array rows(dtype_of(samples.token_type()),
                  std::vector<py::ssize_t>{count, static_cast<py::ssize_t>(samples.row_tokens())});
@@ -227,6 +250,7 @@ void bind_samples(py::module_& module) {
            py::arg("sources"))
       .def_property_readonly("dtype",
                              [](const SampleGather& samples) { return dtype_of(samples.token_type()); })
+      .def("prefetch", &prefetch, py::arg("source_ids"), py::arg("sample_ids"))
       .def("gather", &gather, py::arg("source_ids"), py::arg("sample_ids"));
 }
 

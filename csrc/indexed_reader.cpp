@@ -17,8 +17,11 @@ T load_at(const std::byte* array, std::int64_t index) {
 
 IndexedReader::IndexedReader(const std::string& prefix) : idx_(prefix + ".idx"), bin_(prefix + ".bin") {
   read_header();
-  check_sequences();
-  check_documents();
+  if (idx_.size() <= kCheckedAtOpenBytes) {
+    verify();
+  } else {
+    check_ends();
+  }
 }
 
 void IndexedReader::read_header() {
@@ -50,44 +53,68 @@ void IndexedReader::read_header() {
       " bytes more than it announces; multimodal datasets (with a mode per sequence) are not supported");
   num_sequences_ = static_cast<std::int64_t>(sequences);
   num_document_indices_ = static_cast<std::int64_t>(document_indices);
-}
-
-void IndexedReader::check_sequences() {
-  // The sum cannot overflow: it is compared with the size of the .bin at every step.
-  const auto bytes = static_cast<std::int64_t>(token_bytes());
-  const auto bin_bytes = static_cast<std::int64_t>(bin_.size());
-  std::int64_t end = 0;
-  for (std::int64_t i = 0; i < num_sequences_; ++i) {
-    const auto length = load_at<std::int32_t>(lengths(), i);
-    const auto offset = load_at<std::int64_t>(offsets(), i);
-    require_data(length >= 0, idx_.path(), ": sequence ", i, " has a negative length, ", length);
-    require_data(offset == end, idx_.path(), ": sequence ", i, " starts at byte ", offset, ", expected ", end,
-                 ": sequences must lie one behind the other");
-    require_data(length <= (bin_bytes - end) / bytes, idx_.path(), ": sequence ", i,
-                 " ends behind the end of ", bin_.path(), " (", bin_.size(),
-                 " bytes): one of the two files is cut short or of another pair");
-    end += length * bytes;
-  }
-  require_data(end == bin_bytes, bin_.path(), ": has ", bin_.size(), " bytes, but ", idx_.path(),
-               " describes ", end, ": the two files are not a pair, or one is cut short");
-  num_tokens_ = end / bytes;
-}
-
-void IndexedReader::check_documents() const {
-  const std::string& path = idx_.path();
+  num_tokens_ = static_cast<std::int64_t>(bin_.size() / token_bytes());
   require_data(num_document_indices_ >= 1, path,
                ": has no document index; the last one must be the number of sequences");
+}
+
+void IndexedReader::verify() const {
+  // The first sequence starts at 0, each ends where the next one starts, and the last ends with the .bin: so
+  // they fill it without a gap, and none of them reaches out of it.
+  for (std::int64_t i = 0; i < num_sequences_; ++i) check_sequence(i);
+  check_document_order();
+  check_ends();
+}
+
+void IndexedReader::check_ends() const {
+  if (num_sequences_ == 0) {
+    require_data(bin_.size() == 0, bin_.path(), ": has ", bin_.size(), " bytes, but ", idx_.path(),
+                 " describes no sequence: the two files are not a pair");
+  } else {
+    check_sequence(0);
+    check_sequence(num_sequences_ - 1);
+  }
+  const auto first = load_at<std::int64_t>(document_indices(), 0);
+  const auto last = load_at<std::int64_t>(document_indices(), num_document_indices_ - 1);
+  require_data(first == 0, idx_.path(), ": the first document starts at sequence ", first, " instead of 0");
+  require_data(last == num_sequences_, idx_.path(), ": the last document index is ", last, " instead of the ",
+               num_sequences_, " sequences");
+}
+
+void IndexedReader::check_sequence(std::int64_t sequence) const {
+  const auto bin_bytes = static_cast<std::int64_t>(bin_.size());
+  const auto length = load_at<std::int32_t>(lengths(), sequence);
+  const auto offset = load_at<std::int64_t>(offsets(), sequence);
+  require_data(length >= 0, idx_.path(), ": sequence ", sequence, " has a negative length, ", length);
+  require_data(sequence > 0 || offset == 0, idx_.path(), ": sequence 0 starts at byte ", offset,
+               " instead of 0");
+  // No sum overflows: the offset is inside of the .bin, and a length has 31 bits.
+  const auto bytes = static_cast<std::int64_t>(token_bytes());
+  const std::int64_t size = length * bytes;
+  require_data(offset >= 0 && offset <= bin_bytes && size <= bin_bytes - offset, idx_.path(), ": sequence ",
+               sequence, " starts at byte ", offset, " and ends behind the end of ", bin_.path(), " (",
+               bin_bytes, " bytes): one of the two files is cut short or of another pair");
+  require_data(offset % bytes == 0, idx_.path(), ": sequence ", sequence, " starts at byte ", offset,
+               ", inside of a token of ", bytes, " bytes");
+  if (sequence == num_sequences_ - 1) {
+    require_data(offset + size == bin_bytes, bin_.path(), ": has ", bin_bytes, " bytes, but ", idx_.path(),
+                 " describes ", offset + size, ": the two files are not a pair, or one is cut short");
+    return;
+  }
+  const auto next = load_at<std::int64_t>(offsets(), sequence + 1);
+  require_data(offset + size == next, idx_.path(), ": sequence ", sequence, " ends at byte ", offset + size,
+               ", but sequence ", sequence + 1, " starts at byte ", next,
+               ": sequences must lie one behind the other");
+}
+
+void IndexedReader::check_document_order() const {
   std::int64_t previous = 0;
   for (std::int64_t i = 0; i < num_document_indices_; ++i) {
     const auto start = load_at<std::int64_t>(document_indices(), i);
-    require_data(i > 0 || start == 0, path, ": the first document starts at sequence ", start,
-                 " instead of 0");
-    require_data(start >= previous, path, ": document index ", i, " is ", start,
+    require_data(start >= previous, idx_.path(), ": document index ", i, " is ", start,
                  ", less than the one before it, ", previous);
     previous = start;
   }
-  require_data(previous == num_sequences_, path, ": the last document index is ", previous,
-               " instead of the ", num_sequences_, " sequences");
 }
 
 const std::byte* IndexedReader::offsets() const {
@@ -102,6 +129,7 @@ std::int64_t IndexedReader::sequence_length(std::int64_t sequence) const {
   if (sequence < 0 || sequence >= num_sequences_) {
     throw std::out_of_range(concat(path(), ": no sequence ", sequence, " among ", num_sequences_));
   }
+  check_sequence(sequence);
   return load_at<std::int32_t>(lengths(), sequence);
 }
 
@@ -110,6 +138,7 @@ std::int64_t IndexedReader::sequence_start(std::int64_t sequence) const {
   if (sequence < 0 || sequence > num_sequences_) {
     throw std::out_of_range(concat(path(), ": no sequence ", sequence, " among ", num_sequences_));
   }
+  check_sequence(sequence);
   return load_at<std::int64_t>(offsets(), sequence) / static_cast<std::int64_t>(token_bytes());
 }
 
@@ -121,11 +150,25 @@ const std::byte* IndexedReader::tokens(std::int64_t first, std::int64_t count) c
   return bin_.data() + static_cast<std::size_t>(first) * token_bytes();
 }
 
+void IndexedReader::will_need(std::int64_t first, std::int64_t count) const {
+  const std::byte* begin = tokens(first, count);
+  bin_.will_need(static_cast<std::size_t>(begin - bin_.data()),
+                 static_cast<std::size_t>(count) * token_bytes());
+}
+
 void IndexedReader::copy_sequence_lengths(std::int32_t* out) const {
   std::memcpy(out, lengths(), static_cast<std::size_t>(num_sequences_) * sizeof(std::int32_t));
+  std::int64_t total = 0;  // cannot overflow: the .idx would have to hold 2^32 lengths first
+  for (std::int64_t i = 0; i < num_sequences_; ++i) {
+    require_data(out[i] >= 0, idx_.path(), ": sequence ", i, " has a negative length, ", out[i]);
+    total += out[i];
+  }
+  require_data(total == num_tokens_, idx_.path(), ": its sequences have ", total, " tokens, but ",
+               bin_.path(), " holds ", num_tokens_, ": the two files are not a pair, or one is damaged");
 }
 
 void IndexedReader::copy_document_indices(std::int64_t* out) const {
+  check_document_order();
   std::memcpy(out, document_indices(),
               static_cast<std::size_t>(num_document_indices_) * sizeof(std::int64_t));
 }

@@ -17,6 +17,10 @@ class MappedFile {
   const std::byte* data() const { return data_; }
   std::size_t size() const { return size_; }
 
+  // Hints to the kernel; where it does not take them nothing is different but the speed.
+  void advise_random() const;                                    // reads will jump: do not read ahead
+  void will_need(std::size_t offset, std::size_t length) const;  // inside of the file: read it now
+
  private:
   std::string path_;
   const std::byte* data_ = nullptr;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <stdexcept>
 #include <utility>
 
 #include "checks.h"
@@ -13,27 +14,13 @@ namespace {
 
 constexpr std::int64_t kMaxInt32 = std::numeric_limits<std::int32_t>::max();
 
-// Copies `count` tokens of the stream behind the `filled` ones that the row already has.
-void append_tokens(const IndexedReader& reader, std::int64_t first, std::int64_t count, std::byte* row,
-                   std::int64_t filled) {
-  if (count == 0) return;
-  const std::size_t bytes = reader.token_bytes();
-  std::memcpy(row + static_cast<std::size_t>(filled) * bytes, reader.tokens(first, count),
-              static_cast<std::size_t>(count) * bytes);
-}
-
-void append_zeros(std::size_t token_bytes, std::int64_t count, std::byte* row, std::int64_t filled) {
-  std::memset(row + static_cast<std::size_t>(filled) * token_bytes, 0,
-              static_cast<std::size_t>(count) * token_bytes);
-}
-
 }  // namespace
 
 std::vector<std::int32_t> build_sample_index(const std::int32_t* sequence_lengths, std::int64_t num_sequences,
                                              const std::int32_t* sequence_order, std::int64_t order_size,
                                              std::int64_t seq_length, std::int64_t num_samples) {
-  require_argument(seq_length > 0 && num_samples >= 0,
-                   "seq_length must be positive and num_samples not negative");
+  require_argument(seq_length > 0 && seq_length < kMaxInt32 && num_samples >= 0, "a seq_length of ",
+                   seq_length, " or a number of ", num_samples, " samples is out of range");
   require_argument(order_size <= kMaxInt32, "an order of ", order_size, " sequences does not fit int32");
   std::vector<std::int32_t> index;
   index.reserve(2 * (static_cast<std::size_t>(num_samples) + 1));
@@ -46,6 +33,8 @@ std::vector<std::int32_t> build_sample_index(const std::int32_t* sequence_length
     const std::int32_t sequence = sequence_order[position];
     require_argument(sequence >= 0 && sequence < num_sequences, "no sequence ", sequence, " among ",
                      num_sequences);
+    require_argument(sequence_lengths[sequence] >= 0, "sequence ", sequence, " has a negative length, ",
+                     sequence_lengths[sequence]);
     const std::int64_t end = start + sequence_lengths[sequence];
     for (; next < end && remaining > 0; next += seq_length, --remaining) {
       index.insert(index.end(),
@@ -62,6 +51,27 @@ SampleSource::SampleSource(std::shared_ptr<const IndexedReader> reader, std::int
     : reader_(std::move(reader)), seq_length_(seq_length) {
   require_argument(seq_length > 0 && seq_length < kMaxInt32, "a seq_length of ", seq_length,
                    " is out of range");
+  reader_->advise_random();
+}
+
+std::int64_t SampleSource::fill(std::int64_t sample, std::byte* row) const {
+  std::vector<TokenRange> ranges;
+  locate(sample, ranges);
+  std::int64_t filled = 0;
+  for (const auto& range : ranges) {
+    const std::size_t bytes = static_cast<std::size_t>(range.count) * reader_->token_bytes();
+    std::memcpy(row, reader_->tokens(range.first, range.count), bytes);
+    row += bytes;
+    filled += range.count;
+  }
+  std::memset(row, 0, static_cast<std::size_t>(row_tokens() - filled) * reader_->token_bytes());
+  return filled;
+}
+
+void SampleSource::will_need(std::int64_t sample) const {
+  std::vector<TokenRange> ranges;
+  locate(sample, ranges);
+  for (const auto& range : ranges) reader_->will_need(range.first, range.count);
 }
 
 WindowSamples::WindowSamples(std::shared_ptr<const IndexedReader> reader, std::int64_t first_sequence,
@@ -75,7 +85,7 @@ WindowSamples::WindowSamples(std::shared_ptr<const IndexedReader> reader, std::i
   samples_per_epoch_ = std::max<std::int64_t>(1, (num_tokens_ + seq_length - 2) / seq_length);
 }
 
-std::int64_t WindowSamples::fill(std::int64_t sample, std::byte* row) const {
+void WindowSamples::locate(std::int64_t sample, std::vector<TokenRange>& ranges) const {
   require_argument(sample >= 0, "there is no sample ", sample);
   std::int64_t window = sample % samples_per_epoch_;
   if (key_) {
@@ -85,9 +95,7 @@ std::int64_t WindowSamples::fill(std::int64_t sample, std::byte* row) const {
   }
   const std::int64_t start = window * seq_length();
   const std::int64_t count = std::min(row_tokens(), num_tokens_ - start);
-  append_tokens(reader(), first_token_ + start, count, row, 0);
-  append_zeros(reader().token_bytes(), row_tokens() - count, row, count);
-  return count;
+  if (count > 0) ranges.push_back({first_token_ + start, count});
 }
 
 MegatronSamples::MegatronSamples(std::shared_ptr<const IndexedReader> reader,
@@ -107,22 +115,24 @@ MegatronSamples::MegatronSamples(std::shared_ptr<const IndexedReader> reader,
   }
 }
 
-std::int64_t MegatronSamples::fill(std::int64_t sample, std::byte* row) const {
+void MegatronSamples::locate(std::int64_t sample, std::vector<TokenRange>& ranges) const {
   require_data(sample >= 0 && sample < num_samples(), reader().path(), ": sample ", sample,
                " is asked for, but ", num_samples(),
                " were planned: the run goes on for longer than its order was built for");
   const std::size_t entry = 2 * static_cast<std::size_t>(shuffle_index_[static_cast<std::size_t>(sample)]);
   std::int64_t offset = sample_index_[entry + 1];
-  std::int64_t filled = 0;
-  for (auto position = static_cast<std::size_t>(sample_index_[entry]); filled < row_tokens(); ++position) {
+  std::int64_t missing = row_tokens();
+  for (auto position = static_cast<std::size_t>(sample_index_[entry]); missing > 0; ++position) {
     const std::int64_t sequence = sequence_order_.at(position);
-    const std::int64_t available = reader().sequence_length(sequence) - offset;
-    const std::int64_t count = std::min(row_tokens() - filled, available);
-    append_tokens(reader(), reader().sequence_start(sequence) + offset, count, row, filled);
-    filled += count;
+    const std::int64_t count = std::min(missing, reader().sequence_length(sequence) - offset);
+    if (count < 0) {
+      throw std::out_of_range(concat(reader().path(), ": no token ", offset, " in sequence ", sequence,
+                                     ", where a sample starts"));
+    }
+    if (count > 0) ranges.push_back({reader().sequence_start(sequence) + offset, count});
+    missing -= count;
     offset = 0;
   }
-  return filled;
 }
 
 SampleGather::SampleGather(std::vector<std::shared_ptr<const SampleSource>> sources)
@@ -136,20 +146,29 @@ SampleGather::SampleGather(std::vector<std::shared_ptr<const SampleSource>> sour
   }
 }
 
+const SampleSource* SampleGather::source(std::int64_t id) const {
+  require_argument(id >= -1 && id < static_cast<std::int64_t>(sources_.size()), "there is no source ", id);
+  return id < 0 ? nullptr : sources_[static_cast<std::size_t>(id)].get();
+}
+
+void SampleGather::prefetch(const std::int32_t* source_ids, const std::int64_t* sample_ids,
+                            std::int64_t count) const {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const SampleSource* from = source(source_ids[i]);
+    if (from != nullptr) from->will_need(sample_ids[i]);
+  }
+}
+
 void SampleGather::gather(const std::int32_t* source_ids, const std::int64_t* sample_ids, std::int64_t count,
                           std::byte* rows, std::int32_t* valid) const {
-  const std::size_t token_bytes = item_size(token_type());
-  for (std::int64_t i = 0; i < count; ++i) {
-    std::byte* row = rows + static_cast<std::size_t>(i * row_tokens()) * token_bytes;
-    const std::int64_t source = source_ids[i];
-    require_argument(source >= -1 && source < static_cast<std::int64_t>(sources_.size()),
-                     "there is no source ", source);
-    if (source < 0) {
-      append_zeros(token_bytes, row_tokens(), row, 0);
+  const std::size_t row_bytes = static_cast<std::size_t>(row_tokens()) * item_size(token_type());
+  for (std::int64_t i = 0; i < count; ++i, rows += row_bytes) {
+    const SampleSource* from = source(source_ids[i]);
+    if (from == nullptr) {
+      std::memset(rows, 0, row_bytes);
       valid[i] = 0;
     } else {
-      valid[i] =
-          static_cast<std::int32_t>(sources_[static_cast<std::size_t>(source)]->fill(sample_ids[i], row));
+      valid[i] = static_cast<std::int32_t>(from->fill(sample_ids[i], rows));
     }
   }
 }

@@ -20,15 +20,27 @@ std::vector<std::int32_t> build_sample_index(const std::int32_t* sequence_length
                                              const std::int32_t* sequence_order, std::int64_t order_size,
                                              std::int64_t seq_length, std::int64_t num_samples);
 
-// Numbered samples of one dataset.
+struct TokenRange {
+  std::int64_t first, count;
+};
+
+// Numbered samples of one dataset. Only their tokens are read, and nothing around them: the reader is told
+// so.
 class SampleSource {
  public:
   SampleSource(std::shared_ptr<const IndexedReader> reader, std::int64_t seq_length);
   virtual ~SampleSource() = default;
 
-  // Copies the tokens of a sample to `row`, which has room for row_tokens(). Returns how many there are: less
-  // in the last window of an epoch, whose rest is filled with zeros.
-  virtual std::int64_t fill(std::int64_t sample, std::byte* row) const = 0;
+  // Appends the ranges of the reader's stream that make up a sample, in order: row_tokens() tokens in all, or
+  // less in the last window of an epoch.
+  virtual void locate(std::int64_t sample, std::vector<TokenRange>& ranges) const = 0;
+
+  // Copies the tokens of a sample to `row`, which has room for row_tokens(), and zeros behind them. Returns
+  // how many there are.
+  std::int64_t fill(std::int64_t sample, std::byte* row) const;
+
+  // Has the kernel read the tokens of a sample in the background, as far as memory does not hold them yet.
+  void will_need(std::int64_t sample) const;
 
   const IndexedReader& reader() const { return *reader_; }
   std::int64_t seq_length() const { return seq_length_; }
@@ -48,7 +60,7 @@ class WindowSamples final : public SampleSource {
   WindowSamples(std::shared_ptr<const IndexedReader> reader, std::int64_t first_sequence,
                 std::int64_t end_sequence, std::int64_t seq_length, std::optional<std::uint64_t> key);
 
-  std::int64_t fill(std::int64_t sample, std::byte* row) const override;
+  void locate(std::int64_t sample, std::vector<TokenRange>& ranges) const override;
   std::int64_t num_tokens() const { return num_tokens_; }
   std::int64_t samples_per_epoch() const { return samples_per_epoch_; }
 
@@ -66,7 +78,7 @@ class MegatronSamples final : public SampleSource {
                   std::vector<std::int32_t> sample_index, std::vector<std::uint32_t> shuffle_index,
                   std::int64_t seq_length);
 
-  std::int64_t fill(std::int64_t sample, std::byte* row) const override;
+  void locate(std::int64_t sample, std::vector<TokenRange>& ranges) const override;
   std::int64_t num_samples() const { return static_cast<std::int64_t>(shuffle_index_.size()); }
 
  private:
@@ -80,6 +92,9 @@ class SampleGather {
  public:
   explicit SampleGather(std::vector<std::shared_ptr<const SampleSource>> sources);
 
+  // Announces samples that gather() will want soon.
+  void prefetch(const std::int32_t* source_ids, const std::int64_t* sample_ids, std::int64_t count) const;
+
   // Row i becomes sample sample_ids[i] of source source_ids[i], or zeros where that is -1; valid[i] is its
   // number of tokens. `rows` holds count × row_tokens() tokens.
   void gather(const std::int32_t* source_ids, const std::int64_t* sample_ids, std::int64_t count,
@@ -89,6 +104,8 @@ class SampleGather {
   std::int64_t row_tokens() const { return sources_.front()->row_tokens(); }
 
  private:
+  const SampleSource* source(std::int64_t id) const;  // null for -1
+
   std::vector<std::shared_ptr<const SampleSource>> sources_;
 };
 

@@ -107,12 +107,11 @@ def _table(description: Description) -> Table:
     header = description.header
     rows = {
         "format version": str(header.version),
-        "dtype": f"{header.dtype} (code {header.code})",
+        "dtype": f"{description.dtype} (code {header.code})",
         "sequences": f"{header.num_sequences:,}",
         "documents": f"{header.num_document_indices - 1:,}",
     }
-    if description.num_tokens is not None:
-        rows["tokens"] = f"{description.num_tokens:,}"
+    rows["values" if header.holds_floats else "tokens"] = f"{description.num_tokens:,}"
     rows[".bin"] = f"{description.bin_bytes:,} bytes"
     rows[".idx"] = f"{description.idx_bytes:,} bytes"
     if lengths := description.lengths:

@@ -1,5 +1,6 @@
 """YAML files and overrides in, one checked `RunConfig` out, or every problem at once."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from megatron_ext.config.explain import explain
-from megatron_ext.config.rules import Violation, violations
+from megatron_ext.config.rules import violations
 from megatron_ext.config.sections import RunConfig, Section
 from megatron_ext.config.tree import Entry, Reading, merge
+from megatron_ext.config.violation import Violation
 from megatron_ext.errors import ConfigError
 
 
@@ -71,7 +73,8 @@ class _UnreadableSection:
 def _located(tree: Entry, found: Violation) -> str:
     """The violation behind the line of the first of its keys that somebody wrote."""
     for key in found.keys:
-        entry = tree.find(tuple(key.split(".")))
+        parts = re.findall(r"[^.\[\]]+", key)  # data.train[0].weight
+        entry = tree.find(tuple(int(part) if part.isdecimal() else part for part in parts))
         if entry is not None:
             return f"{entry.origin}: {found.text}"
     return found.text

@@ -1,24 +1,10 @@
 """What must hold between values of different keys. Rules report and never change a value."""
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
+from megatron_ext.config.rules_data import DATA_RULES
 from megatron_ext.config.sections import RunConfig
-
-
-class Violation(NamedTuple):
-    """A broken rule.
-
-    Attributes:
-        keys: the keys it concerns, the one to change first.
-        text: what is wrong, why, and the nearest values that work.
-    """
-
-    keys: tuple[str, ...]
-    text: str
-
-
-Rule = Callable[[RunConfig], Iterator[Violation]]
+from megatron_ext.config.violation import Rule, Violation
 
 
 def check(run: RunConfig) -> list[str]:
@@ -152,66 +138,6 @@ def _positions(run: RunConfig) -> Iterator[Violation]:
         )
 
 
-def _held_out_data(run: RunConfig) -> Iterator[Violation]:
-    data, training = run.data, run.training
-    if data.valid and data.split is not None:
-        yield Violation(
-            ("data.split", "data.valid"),
-            "data.split and data.valid both say what is held out; keep one of them",
-        )
-    shares = None if data.split is None else _shares(data.split)
-    if data.split is not None and shares is None:
-        yield Violation(
-            ("data.split",),
-            f"data.split={data.split}: must be three numbers ≥ 0 for train, valid and test, the first "
-            "above 0; such as 98,1,1",
-        )
-    if data.valid or (shares and shares[1] > 0):
-        return
-    asked = {
-        "eval_interval": training.eval_interval,
-        "eval_iters": training.eval_iters,
-        "eval_at_start": training.eval_at_start,
-    }
-    for name, value in asked.items():
-        if value:
-            yield Violation(
-                (f"training.{name}",),
-                f"training.{name}={str(value).lower()} asks for validation, and nothing is held out; name "
-                "files under data.valid, or set data.split, such as 98,1,1",
-            )
-
-
-def _shares(split: str) -> list[float] | None:
-    try:
-        shares = [float(share) for share in split.split(",")]
-    except ValueError:
-        return None
-    usable = len(shares) == 3 and shares[0] > 0 and all(0 <= share < float("inf") for share in shares)
-    return shares if usable else None
-
-
-def _dataset_weights(run: RunConfig) -> Iterator[Violation]:
-    weights = [entry.weight for entry in run.data.train if entry.weight is not None]
-    if weights and len(weights) < len(run.data.train):
-        yield Violation(
-            ("data.train",),
-            f"data.train: {len(weights)} of {len(run.data.train)} entries have a weight; give one to all "
-            "or to none",
-        )
-    elif weights and not any(weights):
-        yield Violation(("data.train",), "data.train: every weight is 0, so nothing would be read")
-
-
-def _document_boundaries(run: RunConfig) -> Iterator[Violation]:
-    if run.data.reset_position_ids and not run.data.reset_attention_mask:
-        yield Violation(
-            ("data.reset_position_ids",),
-            "data.reset_position_ids=true needs reset_attention_mask=true: rotary embeddings are relative, "
-            "so tokens of two documents that see each other need positions of one count",
-        )
-
-
 def _schedule(run: RunConfig) -> Iterator[Violation]:
     optimizer = run.optimizer
     if optimizer.min_lr > optimizer.lr:
@@ -287,9 +213,7 @@ RULES: tuple[Rule, ...] = (
     _sequence_parallel,
     _positions,
     _tokenizer_model,
-    _held_out_data,
-    _dataset_weights,
-    _document_boundaries,
+    *DATA_RULES,
     _schedule,
     _overlap,
     _launcher,

@@ -9,40 +9,41 @@ from numpy.typing import ArrayLike, NDArray
 
 from megatron_ext import _C
 from megatron_ext.data.indexed import DatasetStatistics
+from megatron_ext.data.position import BlendRecord, DataPosition, StageRecord
 from megatron_ext.data.samples import DocumentRules, TokenSet, megatron_samples, window_samples
+from megatron_ext.data.stages import Stage, StagedBlend, normalised
+from megatron_ext.errors import DataError
 
 # megatron-core lays out this part more samples of each set than its weight asks for, because the blend is
 # greedy.
 MEGATRON_SURPLUS = 0.005
 
 
-def normalised(weights: ArrayLike) -> NDArray[np.float64]:
-    """Weights that add up to 1, rounded as megatron-core rounds them."""
-    values = np.asarray(weights, dtype=np.float64)
-    return values / np.sum(values)
-
-
 class BlendedDataset:
     """Endless training samples of many sets, in megatron-core's greedy order.
 
-    Which sample comes at which position follows from the weights alone. The state of a reader is a
-    `_C.Blend`, one counter per set; `blend` makes a fresh one, so that several readers do not disturb each
-    other.
+    Which sample comes at which position follows from the weights and the starts of stages alone. The state of
+    a reader is a `StagedBlend`; `blend` makes a fresh one, so that several readers do not disturb each other.
 
     Args:
-        sets: what to read.
-        weights: float [sets], positive: share of the samples; normalised here.
+        sets: what to read, in whatever stage.
+        weights: float [sets], share of the samples; normalised here. 0: not in the first stage.
         order: ``permuted`` or ``megatron``.
         seq_length: tokens of a sample.
         seed: of the samples' order.
         train_samples: length of the run: ``megatron`` order depends on it, ``permuted`` does not.
         rules: what the end-of-document token means.
+        later_stages: start, after 0 and ascending, and weights as above.
 
     Attributes:
         names: of the sets; positions in it are what ``dataset_index`` of a batch holds.
-        weights: float64 [sets], adding up to 1.
+        stages: the first one, then the later ones.
         samples_per_epoch: int64 [sets], windows that read every token of a set once.
         num_samples: windows that read every token of every set once.
+        record: all that decides which sample comes when.
+
+    Raises:
+        DataError: ``megatron`` order is to have stages, or more documents or samples than its format holds.
     """
 
     def __init__(
@@ -55,12 +56,16 @@ class BlendedDataset:
         seed: int,
         train_samples: int,
         rules: DocumentRules,
+        later_stages: Sequence[Stage] = (),
     ) -> None:
         self.names = tuple(tokens.name for tokens in sets)
         once = normalised(weights)
         # megatron-core normalises in its builder and again in its BlendedDataset; the second time may move a
         # bit.
-        self.weights = normalised(once)
+        self.stages = (
+            Stage(0, normalised(once)),
+            *(Stage(stage.start, normalised(normalised(stage.weights))) for stage in later_stages),
+        )
         self.rules = rules
         self.seq_length = seq_length
         windows = [window_samples(tokens, seq_length, seed) for tokens in sets]
@@ -68,6 +73,8 @@ class BlendedDataset:
         self.num_samples = int(self.samples_per_epoch.sum())
         sources: list[_C.SampleSource] = list(windows)
         if order == "megatron":
+            if later_stages:
+                raise DataError("data.stages: megatron-core has none to repeat; use data.order=permuted")
             sources = [
                 megatron_samples(
                     tokens, seq_length, seed, _megatron_size(train_samples, float(weight), len(sets))
@@ -75,16 +82,59 @@ class BlendedDataset:
                 for tokens, weight in zip(sets, once, strict=True)
             ]
         self._samples = _C.SampleGather(sources)
+        self.record = BlendRecord(
+            order=order,
+            seed=seed,
+            seq_length=seq_length,
+            train_samples=train_samples if order == "megatron" else None,
+            names=self.names,
+            samples_per_epoch=tuple(self.samples_per_epoch.tolist()),
+            stages=tuple(StageRecord(start=s.start, weights=tuple(s.weights.tolist())) for s in self.stages),
+        )
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Shares of the first stage, float64 [sets], adding up to 1."""
+        return self.stages[0].weights
+
+    def samples_of_stages(self, train_samples: int) -> NDArray[np.int64]:
+        """How many of a run's samples each stage has, int64 [stages]; 0 where the run ends before."""
+        starts = np.array([stage.start for stage in self.stages] + [max(train_samples, 0)])
+        return np.asarray(np.diff(np.minimum(starts, train_samples)), dtype=np.int64)
 
     def epochs(self, train_samples: int) -> NDArray[np.float64]:
         """How often a run of ``train_samples`` reads each set, float64 [sets]."""
-        return train_samples * self.weights / self.samples_per_epoch
+        weights = np.stack([stage.weights for stage in self.stages])
+        read = self.samples_of_stages(train_samples) @ weights
+        return np.asarray(read / self.samples_per_epoch, dtype=np.float64)
 
-    def blend(self, position: int = 0) -> _C.Blend:
-        """A reader's state: draws the set and the sample for each position from ``position`` on."""
-        blend = _C.Blend(self.weights)
-        blend.seek(position)
+    def blend(self, position: int = 0, saved: DataPosition | None = None) -> StagedBlend:
+        """A reader's state: draws the set and the sample for each position from ``position`` on.
+
+        Args:
+            position: found by drawing what comes before it, some 30 ms for a million samples,
+            saved: or at once, by counters of that position that `position.usable` passed.
+        """
+        blend = StagedBlend(self.stages)
+        if saved is not None and saved.consumed_samples == position:
+            blend.restore(position, saved.counters(self.names))
+        else:
+            blend.seek(position)
         return blend
+
+    def position(self, blend: StagedBlend) -> DataPosition:
+        """What a checkpoint keeps of a reader's state."""
+        counters = blend.counters()
+        return DataPosition(
+            consumed_samples=blend.position,
+            blend=self.record,
+            before=tuple(counters.before.tolist()),
+            drawn=tuple(counters.drawn.tolist()),
+        )
+
+    def prefetch(self, dataset_index: NDArray[np.int32], sample_index: NDArray[np.int64]) -> None:
+        """Tell the kernel which parts of the files `gather` will want soon; arguments as there."""
+        self._samples.prefetch(dataset_index, sample_index)
 
     def gather(
         self, dataset_index: NDArray[np.int32], sample_index: NDArray[np.int64]

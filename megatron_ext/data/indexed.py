@@ -69,17 +69,28 @@ def atomic_dataset(prefix: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
 
 
 class IndexedDataset:
-    """A dataset on disk, read through memory maps; whatever its files claim is checked here, before any read.
+    """A dataset on disk, read through memory maps.
 
+    Opening takes no longer for a large dataset than for a small one: it checks the header, both sizes and the
+    ends of the index, and the rest of a small index too. What is left is checked when it is used, and by `verify`.
     A document is one sequence or several; our own writer, like Megatron's text tools, writes one.
 
     Raises:
-        DataError: the files are missing, damaged, no pair, or of a format we do not know.
+        DataError: the files are missing, damaged, no pair, or of a format we do not know. Every method and
+            property that reads the index raises it, too.
     """
 
     def __init__(self, prefix: Path) -> None:
         self.prefix = Path(prefix)
         self.reader = _C.IndexedReader(str(prefix))
+
+    def verify(self) -> None:
+        """Check every length, offset and document index.
+
+        Raises:
+            DataError: one of them is wrong.
+        """
+        self.reader.verify()
 
     @property
     def num_sequences(self) -> int:

@@ -18,9 +18,10 @@ HEADER = struct.Struct("<9sQBQQ")  # csrc/indexed_format.h
 MAGIC = b"MMIDIDX\0\0"
 BYTES_PER_SEQUENCE, BYTES_PER_DOCUMENT_INDEX = 12, 8
 INTEGERS = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 8: "uint16"}
-FLOATS = {  # GPT-NeoX writes the codes 6 and 7 the other way round than Megatron-LM
-    6: "float64 by Megatron-LM's table of dtypes, float32 by GPT-NeoX's",
-    7: "float32 by Megatron-LM's table of dtypes, float64 by GPT-NeoX's",
+# GPT-NeoX writes the codes 6 and 7 the other way round than Megatron-LM. Name of the dtype by bytes of a value.
+FLOATS = {
+    6: {4: "float32 by GPT-NeoX's table of dtypes", 8: "float64 by Megatron-LM's table of dtypes"},
+    7: {4: "float32 by Megatron-LM's table of dtypes", 8: "float64 by GPT-NeoX's table of dtypes"},
 }
 HASH_BYTES = 16 << 20  # of a file in memory at a time; a multiple of every token's size
 
@@ -44,7 +45,7 @@ class Header:
     @property
     def dtype(self) -> str:
         """Name of the dtype; both names of a float, whose code depends on the program that wrote it."""
-        return INTEGERS.get(self.code) or FLOATS[self.code]
+        return INTEGERS.get(self.code) or ", ".join(FLOATS[self.code].values())
 
     @property
     def holds_floats(self) -> bool:
@@ -65,13 +66,20 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Description:
-    """A dataset from outside: all of it but the tokens. Of floats, only the header and the sizes are known."""
+    """A dataset from outside: all of it but the tokens.
+
+    Attributes:
+        dtype: its name; that of floats says whose table of dtypes it follows, as far as the sizes tell.
+        num_tokens: tokens, or values of floats.
+        lengths: of the documents; None if there are none, and for floats.
+    """
 
     prefix: Path
     header: Header
+    dtype: str
     bin_bytes: int
     idx_bytes: int
-    num_tokens: int | None
+    num_tokens: int
     lengths: Lengths | None
     statistics: DatasetStatistics | None
 
@@ -113,26 +121,32 @@ def read_header(prefix: Path) -> Header:
 def describe(prefix: Path) -> Description:
     """Describe a dataset, after checking every length, offset and document index of its ``.idx``.
 
-    Of a dataset of floats only the sizes are checked that its header implies.
+    Of a dataset of floats only the lengths and the sizes are checked.
 
     Raises:
         DataError: a file is missing or damaged, or the two are not a pair.
     """
     header = read_header(prefix)
-    dataset = None if header.holds_floats else IndexedDataset(prefix)
     try:
         bin_bytes, idx_bytes = (path(prefix).stat().st_size for path in (bin_path, idx_path))
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be opened: {error.strerror}") from error
-    if dataset is None:
+    lengths = None
+    if header.holds_floats:
         _check_size(idx_path(prefix), idx_bytes, header)
+        dtype, num_tokens = _floats(prefix, header, bin_bytes)
+    else:
+        dataset = IndexedDataset(prefix)
+        dataset.verify()
+        dtype, num_tokens, lengths = header.dtype, dataset.num_tokens, _lengths(dataset)
     return Description(
         prefix=prefix,
         header=header,
+        dtype=dtype,
         bin_bytes=bin_bytes,
         idx_bytes=idx_bytes,
-        num_tokens=dataset.num_tokens if dataset else None,
-        lengths=_lengths(dataset) if dataset else None,
+        num_tokens=num_tokens,
+        lengths=lengths,
         statistics=DatasetStatistics.read(prefix),
     )
 
@@ -148,6 +162,21 @@ def _check_size(path: Path, size: int, header: Header) -> None:
             f"{path}: has {size:,} bytes, but its header announces {announced:,} with "
             f"{header.num_document_indices:,} document indices (at least 1): it is cut short or damaged"
         )
+
+
+def _floats(prefix: Path, header: Header, bin_bytes: int) -> tuple[str, int]:
+    """Name of the dtype and number of values: their size, which the code alone does not tell, follows from both."""
+    lengths = np.fromfile(idx_path(prefix), "<i4", header.num_sequences, offset=HEADER.size)
+    values = int(lengths.sum(dtype=np.int64))
+    if values == 0 and bin_bytes == 0:
+        return header.dtype, 0
+    for size, name in FLOATS[header.code].items():
+        if (lengths >= 0).all() and values * size == bin_bytes:
+            return name, values
+    raise DataError(
+        f"{bin_path(prefix)}: has {bin_bytes:,} bytes, but {idx_path(prefix)} describes {values:,} floats of 4 or "
+        "8 bytes: the two files are not a pair, or one is damaged"
+    )
 
 
 def _lengths(dataset: IndexedDataset) -> Lengths | None:
@@ -187,7 +216,8 @@ def verify(prefix: Path) -> Verified:
     Raises:
         DataError: something is wrong, or the dataset holds floats.
     """
-    dataset = IndexedDataset(prefix)  # checks every length, offset and document index, and both sizes
+    dataset = IndexedDataset(prefix)
+    dataset.verify()
     statistics = DatasetStatistics.read(prefix)
     if statistics is not None:
         statistics.check_describes(dataset)

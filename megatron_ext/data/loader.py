@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megatron_ext.data.blend import BlendedDataset, ValidationDataset
+from megatron_ext.data.position import DataPosition
 from megatron_ext.data.sampler import BatchSampler
 from megatron_ext.data.samples import DocumentRules
+from megatron_ext.data.stages import StagedBlend
 from megatron_ext.errors import DataError
 
 Item = TypeVar("Item")
@@ -47,6 +49,7 @@ class TrainLoader:
         sampler: which part of it this rank gets.
         prefetch_batches: global batches to read ahead, at least 1.
         vocab_size: of the model; a token id outside of it is a DataError. None: not checked.
+        saved: counters of the checkpoint that the run resumes from, where they are usable.
     """
 
     def __init__(
@@ -55,11 +58,14 @@ class TrainLoader:
         sampler: BatchSampler,
         prefetch_batches: int,
         vocab_size: int | None = None,
+        saved: DataPosition | None = None,
     ) -> None:
         self.dataset = dataset
         self.sampler = sampler
         self.prefetch_batches = prefetch_batches
         self.vocab_size = vocab_size
+        self.saved = saved
+        self._consumed: StagedBlend | None = None
 
     def batches(self, consumed_samples: int) -> Generator[list[MicroBatch], None, None]:
         """Batches from a position on, without an end. Closing the generator ends its thread.
@@ -67,19 +73,46 @@ class TrainLoader:
         Yields:
             This rank's micro-batches of the next global batch. An error of the reading thread is raised here.
         """
-        stream = self._read(consumed_samples)
-        return _prefetched(lambda: next(stream), self.prefetch_batches)
+        reader = _Reader(self, self.dataset.blend(consumed_samples, self.saved))
+        return _prefetched(reader.next_batch, self.prefetch_batches)
 
-    def _read(self, consumed_samples: int) -> Iterator[list[MicroBatch]]:
-        blend = self.dataset.blend(consumed_samples)
-        mine = self.sampler.positions(0).reshape(-1)  # within each global batch
-        while True:
-            dataset_index, sample_index = blend.draw(self.sampler.global_batch_size)
-            tokens, valid = self.dataset.gather(dataset_index[mine], sample_index[mine])
-            _check_ids(tokens, dataset_index[mine], self.dataset, self.vocab_size)
-            yield _micro_batches(
-                tokens, valid, dataset_index[mine], self.sampler.micro_batch_size, self.dataset.rules
-            )
+    def position(self, consumed_samples: int) -> DataPosition:
+        """What a checkpoint keeps of a position; ``batches`` is ahead of it and is left alone.
+
+        A blend of its own follows what is consumed: it draws what came since the last call, some 30 ms for a
+        million samples.
+        """
+        if self._consumed is None:
+            start = 0 if self.saved is None else self.saved.consumed_samples
+            self._consumed = self.dataset.blend(start, self.saved)
+        self._consumed.seek(consumed_samples)
+        return self.dataset.position(self._consumed)
+
+
+class _Reader:
+    """Reads one batch after the other and keeps none.
+
+    It draws one batch ahead, so that the kernel reads that one while this one is copied.
+    """
+
+    def __init__(self, loader: TrainLoader, blend: StagedBlend) -> None:
+        self.dataset, self.sampler, self.vocab_size = loader.dataset, loader.sampler, loader.vocab_size
+        self.blend = blend
+        self.mine = self.sampler.positions(0).reshape(-1)  # within each global batch
+        self.drawn = self._draw()
+
+    def next_batch(self) -> list[MicroBatch]:
+        sets, samples = self.drawn
+        self.drawn = self._draw()
+        tokens, valid = self.dataset.gather(sets, samples)
+        _check_ids(tokens, sets, self.dataset, self.vocab_size)
+        return _micro_batches(tokens, valid, sets, self.sampler.micro_batch_size, self.dataset.rules)
+
+    def _draw(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        sets, samples = self.blend.draw(self.sampler.global_batch_size)
+        sets, samples = sets[self.mine], samples[self.mine]
+        self.dataset.prefetch(sets, samples)
+        return sets, samples
 
 
 class ValidationLoader:
@@ -200,8 +233,7 @@ def _prefetched(read: Callable[[], Item], depth: int) -> Generator[Item, None, N
     try:
         ahead: deque[Future[Item]] = deque(thread.submit(read) for _ in range(depth))
         while True:
-            item = ahead.popleft().result()
             ahead.append(thread.submit(read))
-            yield item
+            yield ahead.popleft().result()  # handed over, not kept
     finally:
         thread.shutdown(wait=True, cancel_futures=True)

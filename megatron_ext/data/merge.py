@@ -117,6 +117,7 @@ def _check_names(prefixes: Sequence[Path], output: Path, overwrite: bool) -> Non
 
 def _open(prefix: Path) -> _Source:
     dataset = IndexedDataset(prefix)
+    dataset.verify()  # the indices are copied without another look
     statistics = DatasetStatistics.read(prefix)
     if statistics is not None:
         statistics.check_describes(dataset)

@@ -12,6 +12,9 @@ from megatron_ext.checkpoint.manifest import Manifest, writer_versions
 from megatron_ext.checkpoint.store import CheckpointStore
 from megatron_ext.config.dump import run_to_yaml
 from megatron_ext.config.sections import RunConfig
+from megatron_ext.data.blend import BlendedDataset
+from megatron_ext.data.loader import TrainLoader
+from megatron_ext.data.position import DataPosition, usable
 from megatron_ext.train.start import Start, find_start
 from megatron_ext.train.state import TrainState
 from megatron_ext.utils.atomic import write_text
@@ -43,8 +46,23 @@ def load_start(
     return TrainState(manifest.iteration, manifest.consumed_samples, manifest.consumed_tokens)
 
 
+def load_position(start: Start | None, dataset: BlendedDataset) -> DataPosition | None:
+    """Counters of the blend where a run resumes, so that its position need not be found by drawing.
+
+    Raises:
+        DataError: the checkpoint's counters are damaged.
+    """
+    if start is None or not start.resumes:
+        return None
+    return usable(DataPosition.read(start.folder), dataset.record, start.manifest.consumed_samples)
+
+
 def save(
-    config: RunConfig, model: DistributedDataParallel, optimizer: MegatronOptimizer, state: TrainState
+    config: RunConfig,
+    model: DistributedDataParallel,
+    optimizer: MegatronOptimizer,
+    state: TrainState,
+    train_loader: TrainLoader,
 ) -> None:
     """Write a checkpoint that is complete or absent, move ``latest`` to it, drop old ones; all ranks call it."""
     store = CheckpointStore(Path(config.checkpoint_dir))
@@ -57,6 +75,7 @@ def save(
     save_distributed(folder, model, optimizer)
     if is_writer:
         _describe(config, state).write(folder)
+        train_loader.position(state.consumed_samples).write(folder)
         write_text(folder / "run.yaml", run_to_yaml(config))
         _carry_assets(config, folder)
         saved = store.commit(folder, state.iteration, config.checkpoint.keep)

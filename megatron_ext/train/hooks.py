@@ -138,5 +138,5 @@ class SaveHook:
     def _save(self, run: Run, state: TrainState) -> None:
         if state.iteration != self.saved_iteration:
             with run.stopwatch.paused():
-                save(run.config, run.model, run.optimizer, state)
+                save(run.config, run.model, run.optimizer, state, run.train_loader)
             self.saved_iteration = state.iteration

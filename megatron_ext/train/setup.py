@@ -10,7 +10,6 @@ from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 
 from megatron_ext.backend.device import Backend, select_backend
 from megatron_ext.config.sections import RunConfig
-from megatron_ext.data.build import Datasets
 from megatron_ext.data.loader import TrainLoader, ValidationLoader
 from megatron_ext.data.sampler import BatchSampler
 from megatron_ext.errors import LaunchError
@@ -18,9 +17,9 @@ from megatron_ext.launch.environment import ProcessEnvironment
 from megatron_ext.model.transformer import build_model, to_training_precision, transformer_config
 from megatron_ext.observe.sinks import Sink, build_sinks
 from megatron_ext.optim.optimizer import build_optimizer, wrap_data_parallel
-from megatron_ext.train.checkpoints import load_start
+from megatron_ext.train.checkpoints import load_position, load_start
 from megatron_ext.train.hooks import build_hooks
-from megatron_ext.train.inputs import open_inputs
+from megatron_ext.train.inputs import Inputs, open_inputs
 from megatron_ext.train.run import Run
 from megatron_ext.train.state import TrainState
 from megatron_ext.train.step import connect_schedule
@@ -56,7 +55,7 @@ def build_run(config: RunConfig, environment: ProcessEnvironment) -> Run:
     connect_schedule(model, optimizer)
 
     start = load_start(inputs.start, model, optimizer)
-    train_loader, validation_loader = _loaders(config, inputs.datasets)
+    train_loader, validation_loader = _loaders(config, inputs)
     return Run(
         config=config,
         environment=environment,
@@ -109,8 +108,8 @@ def _sinks(config: RunConfig, environment: ProcessEnvironment, start: TrainState
     return build_sinks(config.logging, Path(config.run_dir), start.iteration, config.training.train_iters)
 
 
-def _loaders(config: RunConfig, datasets: Datasets) -> tuple[TrainLoader, ValidationLoader | None]:
-    training = config.training
+def _loaders(config: RunConfig, inputs: Inputs) -> tuple[TrainLoader, ValidationLoader | None]:
+    training, datasets = config.training, inputs.datasets
     sampler = BatchSampler(
         micro_batch_size=training.micro_batch_size,
         global_batch_size=training.global_batch_size,
@@ -118,7 +117,8 @@ def _loaders(config: RunConfig, datasets: Datasets) -> tuple[TrainLoader, Valida
         data_parallel_size=parallel_state.get_data_parallel_world_size(),
     )
     vocab_size = config.model.vocab_size
-    train_loader = TrainLoader(datasets.train, sampler, config.data.prefetch_batches, vocab_size)
+    saved = load_position(inputs.start, datasets.train)
+    train_loader = TrainLoader(datasets.train, sampler, config.data.prefetch_batches, vocab_size, saved)
     if datasets.valid is None:
         return train_loader, None
     return train_loader, ValidationLoader(datasets.valid, sampler, training.eval_iters, vocab_size)

@@ -10,6 +10,7 @@ from comparable_runs import TRAIN_ITERS, Finished, World, launch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from megatron_ext.checkpoint.store import CheckpointStore
+from megatron_ext.data.position import DataPosition
 
 TP2_PP2 = ("parallel.tensor_model_parallel_size=2", "parallel.pipeline_model_parallel_size=2")
 COMPARED = ("iteration", "consumed_samples", "consumed_tokens", "lm_loss", "grad_norm", "learning_rate")
@@ -26,6 +27,16 @@ def stopped(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = launch(world, folder, *TP2_PP2, "training.exit_interval=10", processes=4)
     assert [record["iteration"] for record in run.train] == list(range(1, 11))
     return folder
+
+
+def test_a_checkpoint_keeps_the_counters_of_the_consumed_position(stopped: Path) -> None:
+    """Ten batches of 8, whatever was read ahead: each set's share of them by its tokens, to a sample."""
+    position = DataPosition.read(CheckpointStore.resolve(stopped / "run/checkpoints"))
+    assert position is not None
+    assert position.consumed_samples == 80
+    assert len(position.drawn) == 3
+    expected = 80 * np.array(position.blend.stages[0].weights)
+    assert np.abs(np.array(position.drawn) - expected).max() < 1
 
 
 def test_a_resumed_run_equals_one_that_never_stopped(world: World, stopped: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ def test_dump_and_load_give_an_equal_run(path: Path, tmp_path: Path) -> None:
     overrides = [
         "optimizer.adam_eps=1e-15",
         "data.train=[{path: 'ünï*', weight: 0.1}, {path: b, weight: 1e-9}]",
+        "data.stages=[{from_samples: 7, train: [{path: a, tokens: 5e9}]}, {from_fraction: 0.9, train: [{path: b}]}]",
     ]
     run = load_run_config([path], overrides)
     (tmp_path / "run.yaml").write_text(run_to_yaml(run), encoding="utf-8")

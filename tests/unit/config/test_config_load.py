@@ -225,6 +225,38 @@ def test_rules_carry_the_line_of_the_key_to_change(base: Path) -> None:
     ]
 
 
+def test_rules_find_the_line_of_an_item(base: Path) -> None:
+    Path("data.yaml").write_text(
+        "data:\n"
+        "  train:\n"
+        "    - {path: a, weight: 1}\n"
+        "    - path: b\n"
+        "      tokens: 5.0e9\n"
+        "  stages:\n"
+        "    - from_fraction: 0.9\n"
+        "      train:\n"
+        "        - {path: a}\n"
+        "        - path: b\n"
+        "          tokens: 1\n"
+        "          samples: 1\n"
+        "    - train: [{path: a}]\n"
+    )
+    found = problems(base, Path("data.yaml"))
+    assert [line.split(": ")[0] for line in found] == ["data.yaml:5", "data.yaml:12", "data.yaml:13"]
+
+
+def test_wrong_keys_and_values_of_stages_have_their_lines(base: Path) -> None:
+    Path("data.yaml").write_text(
+        "data:\n  stages:\n    - from_sample: 5\n      train:\n        - path: a\n          token: 5\n"
+        "    - from_fraction: 1.5\n"
+    )
+    found = problems(base, Path("data.yaml"))
+    assert found[0] == "data.yaml:6: data.stages[0].train[0].token: unknown key; did you mean tokens?"
+    assert found[1] == "data.yaml:3: data.stages[0].from_sample: unknown key; did you mean from_samples?"
+    assert found[2].startswith("data.yaml:7: data.stages[1].from_fraction=1.5: should be less than 1")
+    assert found[3].startswith("data.yaml:7: data.stages[1].train: missing (in place of data.train")
+
+
 def test_configuration_starts_fast_and_without_torch() -> None:
     script = (
         "import sys, time; start = time.perf_counter()\n"

@@ -120,6 +120,47 @@ def test_a_valid_run_breaks_no_rule() -> None:
         ({"training__eval_at_start": True, "data__split": "99,0,1"}, ["training.eval_at_start=true asks"]),
         ({"data__train": [{"path": "a", "weight": 1.0}, {"path": "b"}]}, ["1 of 2 entries have a weight"]),
         ({"data__train": [{"path": "a", "weight": 0.0}]}, ["every weight is 0"]),
+        (
+            {"data__train": [{"path": "a", "weight": 1.0, "tokens": 5e9}]},
+            ["data.train[0]: weight and tokens both say how much is read; keep one"],
+        ),
+        (
+            {"data__train": [{"path": "a", "tokens": 5}, {"path": "b", "samples": 5}]},
+            ["data.train[1].samples: other entries of data.train have tokens", "one of weight, tokens"],
+        ),
+        ({"data__train": [{"path": "a", "samples": 5}, {"path": "b"}]}, ["1 of 2 entries have a samples"]),
+        ({"data__train": [{"path": "a", "tokens": 0}]}, ["every tokens is 0"]),
+        (
+            {"data__stages": [{"from_samples": 9, "train": [{"path": "a", "weight": 0.0}]}]},
+            ["data.stages[0].train: every weight is 0"],
+        ),
+        (
+            {"data__stages": [{"train": [{"path": "a"}]}]},
+            ["data.stages[0]: give its start as one of from_samples and from_fraction"],
+        ),
+        (
+            {"data__stages": [{"from_samples": 9, "from_fraction": 0.5, "train": [{"path": "a"}]}]},
+            ["data.stages[0]: give its start as one of"],
+        ),
+        (
+            {
+                "data__stages": [
+                    {"from_fraction": 0.5, "train": [{"path": "a"}]},  # of 100 × 96
+                    {"from_samples": 4800, "train": [{"path": "a"}]},
+                ]
+            },
+            [
+                "data.stages[1] starts at sample 4,800, which is not after",
+                "4,800; write stages by their start",
+            ],
+        ),
+        (
+            {
+                "data__order": "megatron",
+                "data__stages": [{"from_samples": 9, "train": [{"path": "a"}]}],
+            },
+            ["data.order=megatron repeats", "megatron-core has no stages; use order: permuted"],
+        ),
         ({"data__reset_position_ids": True}, ["needs reset_attention_mask=true"]),
         ({"optimizer__min_lr": 0.1}, ["optimizer.min_lr=0.1 is above lr=0.001"]),
         (

@@ -11,8 +11,9 @@ from megatron.core.datasets.blended_megatron_dataset_config import (
 )
 
 from megatron_ext.config.sections import DataConfig, DatasetConfig
-from megatron_ext.data.build import Datasets, build_datasets, split_boundaries
+from megatron_ext.data.build import Datasets, build_datasets
 from megatron_ext.data.indexed import DatasetStatistics, TokenizerIdentity
+from megatron_ext.data.split import split_boundaries
 from megatron_ext.errors import DataError
 
 WriteSet = Callable[..., Path]

@@ -30,23 +30,59 @@ def write_with_megatron(prefix: Path, documents: list[np.ndarray], dtype: type[n
     builder.finalize(f"{prefix}.idx")
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.uint8, np.int64])
-@pytest.mark.parametrize("lengths", [[], [0], [3], [0, 5, 0, 0, 1, 7, 0]])
+@st.composite
+def corpora(draw: st.DrawFn) -> tuple[np.dtype, list[np.ndarray]]:
+    """A dtype of tokens and documents, some empty, whose ids reach both of its limits."""
+    dtype = np.dtype(draw(st.sampled_from([np.uint16, np.int32, np.uint8, np.int8, np.int16, np.int64])))
+    limits = np.iinfo(dtype)
+    ids = st.integers(int(limits.min), int(limits.max)) | st.sampled_from(
+        [0, int(limits.min), int(limits.max)]
+    )
+    documents = draw(st.lists(st.lists(ids, max_size=6), max_size=12))
+    return dtype, [np.array(document, dtype) for document in documents]
+
+
+@SAME_FOLDER
+@given(corpora(), st.integers(0, 12))
 def test_files_are_megatron_core_s_byte_for_byte(
-    tmp_path: Path, dtype: type[np.number], lengths: list[int]
+    tmp_path: Path, corpus: tuple[np.dtype, list[np.ndarray]], cut: int
 ) -> None:
-    high = min(np.iinfo(dtype).max, 2**31 - 1)
-    random = np.random.default_rng(len(lengths))
-    documents = [random.integers(0, high, n, endpoint=True).astype(dtype) for n in lengths]
-    write_with_megatron(tmp_path / "theirs", documents, dtype)
+    dtype, documents = corpus
+    write_with_megatron(tmp_path / "theirs", documents, dtype.type)
     with IndexedDatasetWriter(tmp_path / "our.set", dtype) as writer:
-        for part in (documents[:2], documents[2:]):
+        for part in (documents[:cut], documents[cut:]):
             flat = np.concatenate([np.empty(0, dtype), *part])
             writer.add_documents(flat, np.array([len(document) for document in part], dtype=np.int32))
-        assert (writer.num_documents, writer.num_tokens) == (len(lengths), sum(lengths))
+        assert (writer.num_documents, writer.num_tokens) == (len(documents), sum(map(len, documents)))
     for suffix in (".bin", ".idx"):
         ours, theirs = (tmp_path / f"{name}{suffix}" for name in ("our.set", "theirs"))
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+@pytest.mark.parametrize("vocab_size", [65_499, 65_500, 65_537, 128_256, 256_000])
+def test_every_id_of_a_vocabulary_survives(tmp_path: Path, vocab_size: int) -> None:
+    ids = np.array([0, vocab_size // 2, vocab_size - 1], dtype=np.int64)
+    dtype = token_dtype(vocab_size)
+    write_with_megatron(tmp_path / "theirs", [ids], megatron.DType.optimal_dtype(vocab_size))
+    with IndexedDatasetWriter(tmp_path / "ours", dtype) as writer:
+        writer.add_documents(ids, np.array([3]))
+    for suffix in (".bin", ".idx"):
+        assert (
+            Path(f"{tmp_path}/ours{suffix}").read_bytes() == Path(f"{tmp_path}/theirs{suffix}").read_bytes()
+        )
+    assert IndexedDataset(tmp_path / "ours").read(0).tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.uint8, np.int8])
+def test_ids_beyond_the_dtype_are_refused(tmp_path: Path, dtype: type[np.number]) -> None:
+    limits = np.iinfo(dtype)
+    for outside in (int(limits.max) + 1, int(limits.min) - 1):
+        with (
+            pytest.raises(DataError, match=f"{outside}.* do not fit {np.dtype(dtype)}"),
+            IndexedDatasetWriter(tmp_path / "set", dtype) as writer,
+        ):
+            writer.add_documents(np.array([1, outside]), np.array([2]))
+    assert list(tmp_path.iterdir()) == []
 
 
 @SAME_FOLDER
@@ -169,7 +205,11 @@ LENGTHS, OFFSETS, DOCUMENTS = (3, 0, 4), (0, 6, 6), (0, 1, 2, 3)
         ((MAGIC, 1, 8, 3, 4), (3, 0, 2**31 - 1, *OFFSETS, *DOCUMENTS), "behind the end"),
         ((MAGIC, 1, 8, 3, 4), (3, 0, 3, *OFFSETS, *DOCUMENTS), "not a pair"),
         ((MAGIC, 1, 4, 3, 4), (*LENGTHS, 0, 12, 12, *DOCUMENTS), "behind the end"),
-        ((MAGIC, 1, 8, 3, 4), (*LENGTHS, 0, 8, 8, *DOCUMENTS), "starts at byte 8, expected 6"),
+        (
+            (MAGIC, 1, 8, 3, 4),
+            (*LENGTHS, 0, 8, 8, *DOCUMENTS),
+            "ends at byte 6, but sequence 1 starts at byte 8",
+        ),
         ((MAGIC, 1, 8, 3, 4), (*LENGTHS, 0, 6, -6, *DOCUMENTS), "starts at byte -6"),
         ((MAGIC, 1, 8, 3, 4), (*LENGTHS, *OFFSETS, 1, 1, 2, 3), "instead of 0"),
         ((MAGIC, 1, 8, 3, 4), (*LENGTHS, *OFFSETS, 0, 2, 1, 3), "less than the one before"),

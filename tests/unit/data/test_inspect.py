@@ -79,18 +79,27 @@ def test_dtypes_are_named_as_megatron_core_names_them(write_set: WriteSet, dtype
 
 @pytest.mark.parametrize(
     ("code", "item_size", "dtype"),
-    [(6, 4, "float32 by GPT-NeoX"), (7, 8, "float64 by GPT-NeoX"), (6, 8, "float64 by Megatron-LM")],
+    [
+        (6, 4, "float32 by GPT-NeoX's table of dtypes (code 6)"),
+        (7, 8, "float64 by GPT-NeoX's table of dtypes (code 7)"),
+        (6, 8, "float64 by Megatron-LM's table of dtypes (code 6)"),
+        (7, 4, "float32 by Megatron-LM's table of dtypes (code 7)"),
+    ],
 )
-def test_floats_are_described_from_their_header(
+def test_floats_are_told_apart_by_their_size(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], code: int, item_size: int, dtype: str
 ) -> None:
     prefix = float_set(tmp_path, code, item_size)
     assert main(["inspect", str(prefix)]) == 0
     shown = capsys.readouterr().out
-    assert dtype in " ".join(shown.replace("│", " ").split())
+    assert f"dtype {dtype} " in " ".join(shown.replace("│", " ").split())
     assert "floats are not tokens" in shown
     assert main(["inspect", str(prefix), "--verify"]) == 2
     assert "leave out --verify" in capsys.readouterr().err
+    with Path(f"{prefix}.bin").open("ab") as stream:
+        stream.write(bytes(item_size))
+    with pytest.raises(DataError, match=r"set\.bin: has .* describes 5 floats"):
+        describe(prefix)
     os.truncate(f"{prefix}.idx", 80)
     with pytest.raises(DataError, match=r"has 80 bytes, but its header announces 82"):
         describe(prefix)

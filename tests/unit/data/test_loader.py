@@ -1,6 +1,8 @@
 import subprocess
 import sys
 import threading
+import tracemalloc
+import weakref
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -14,6 +16,7 @@ from megatron.core.datasets.gpt_dataset import _get_ltor_masks_and_position_ids
 
 from megatron_ext.data.blend import BlendedDataset, ValidationDataset
 from megatron_ext.data.loader import MicroBatch, TrainLoader, ValidationLoader
+from megatron_ext.data.position import DataPosition
 from megatron_ext.data.sampler import BatchSampler
 from megatron_ext.data.samples import DocumentRules, TokenSet
 from megatron_ext.errors import DataError
@@ -135,6 +138,43 @@ def test_masks_and_boundaries_are_megatron_core_s(sets: list[TokenSet], eod_mask
                 assert np.array_equal(ours[:labels], loss_mask.numpy()[:labels])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(
+            [1, 2, 4, 5, 1, 2, 4, EOD, 5, 1, 2, 4, 5, 1, 2, EOD, 4], id="documents end where windows do"
+        ),
+        pytest.param(
+            [1, 2, EOD, EOD, EOD, 4, 5, EOD, EOD, 1, EOD, EOD, EOD, EOD, EOD, EOD, EOD], id="in a row"
+        ),
+        pytest.param([1, 2, 4, 5, 1, 2, 4, 5, EOD, 1, 2, 4, 5, 1, 2, 4, EOD], id="last token, only a label"),
+        pytest.param([EOD, 1, 2, 4, 5, EOD, 1, 2, EOD, 1, 2], id="short last window"),
+        pytest.param([EOD, EOD], id="nothing else"),
+    ],
+)
+def test_masks_and_boundaries_token_by_token(make_set: MakeSet, text: list[int]) -> None:
+    """Each label is walked to in its document; windows follow each other in the file, as validation reads them."""
+    rules = DocumentRules(eod_id=EOD, eod_mask_loss=True, mark_boundaries=True)
+    dataset = ValidationDataset([make_set("set", [len(text)], np.array(text))], seq_length=8, rules=rules)
+    (batches,) = ValidationLoader(dataset, BatchSampler(2, 2, 0, 1), None).batches()
+    (batch,) = batches
+    assert batch.loss_mask is not None
+    assert batch.cu_seqlens is not None
+    mask = np.zeros((2, SEQ_LENGTH), dtype=np.uint8)
+    positions = np.zeros((2, SEQ_LENGTH), dtype=np.int64)
+    for row in range(2):
+        inputs = (text[8 * row : 8 * row + 8] if 8 * row < len(text) - 1 else []) + [0] * 8
+        for column in range(SEQ_LENGTH):
+            follows_eod = inputs[column] == EOD
+            mask[row, column] = 8 * row + column + 1 < len(text) and not follows_eod
+            starts = column == 0 or inputs[column - 1] == EOD
+            positions[row, column] = 0 if starts else positions[row, column - 1] + 1
+    assert batch.loss_mask.tolist() == mask.tolist()
+    assert batch.cu_seqlens.tolist() == [*np.flatnonzero(positions.reshape(-1) == 0).tolist(), 16]
+    restarted = np.concatenate([np.arange(n) for n in np.diff(batch.cu_seqlens)])
+    assert restarted.tolist() == positions.reshape(-1).tolist()
+
+
 def test_one_epoch_counts_every_label_once(sets: list[TokenSet]) -> None:
     dataset = BlendedDataset(
         sets[:1], [1], order="permuted", seq_length=SEQ_LENGTH, seed=1, train_samples=8, rules=DocumentRules()
@@ -151,8 +191,11 @@ class BrokenDataset:
     def __init__(self, dataset: BlendedDataset) -> None:
         self.dataset, self.calls = dataset, 0
 
-    def blend(self, position: int) -> object:
-        return self.dataset.blend(position)
+    def blend(self, position: int, saved: DataPosition | None) -> object:
+        return self.dataset.blend(position, saved)
+
+    def prefetch(self, *arguments: np.ndarray) -> None:
+        self.dataset.prefetch(*arguments)
 
     def gather(self, *arguments: np.ndarray) -> object:
         self.calls += 1
@@ -177,6 +220,64 @@ def test_reading_ahead_is_bounded_and_closing_ends_the_thread(sets: list[TokenSe
     stream.close()
     assert broken.calls <= 100 + 1 + 3
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+
+
+def test_batches_are_let_go(sets: list[TokenSet]) -> None:
+    """Nothing of the loader holds a batch that was handed over, neither while it is used nor later."""
+    stream = TrainLoader(blended(sets), BatchSampler(4, 8, 0, 1), 3).batches(0)
+    for _ in range(20):
+        batch = next(stream)
+        arrays = [weakref.ref(batch[0].tokens), weakref.ref(batch[0].tokens.base)]
+        del batch
+        assert [array() for array in arrays] == [None, None]
+    stream.close()
+
+
+def test_memory_does_not_grow(make_set: MakeSet) -> None:
+    large = make_set("large", [60_000], np.arange(60_000) % 999)
+    dataset = BlendedDataset(
+        [large], [1], order="permuted", seq_length=1024, seed=1, train_samples=9, rules=DocumentRules()
+    )
+    stream = TrainLoader(dataset, BatchSampler(8, 32, 0, 1), 2).batches(0)  # 64 KiB a batch
+    next(stream)
+    tracemalloc.start()
+    for _ in range(100):
+        next(stream)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    stream.close()
+    batch_bytes = 2 * 1025 * 32
+    assert held < 4 * batch_bytes
+    assert peak < 6 * batch_bytes
+
+
+def test_the_kernel_is_told_a_batch_ahead(sets: list[TokenSet]) -> None:
+    """What is announced is what is read, in its order, and one batch further."""
+
+    class Announced(BrokenDataset):
+        def __init__(self, dataset: BlendedDataset) -> None:
+            super().__init__(dataset)
+            self.events: list[tuple[str, list[list[int]]]] = []
+
+        def prefetch(self, *arguments: np.ndarray) -> None:
+            self.events.append(("prefetch", [one.tolist() for one in arguments]))
+            super().prefetch(*arguments)
+
+        def gather(self, *arguments: np.ndarray) -> object:
+            self.events.append(("gather", [one.tolist() for one in arguments]))
+            return self.dataset.gather(*arguments)
+
+    announced = Announced(blended(sets))
+    stream = TrainLoader(announced, BatchSampler(2, 4, 1, 2), 1).batches(0)  # type: ignore[arg-type]
+    for _ in range(5):
+        next(stream)
+    stream.close()
+    kinds = [kind for kind, _ in announced.events]
+    assert kinds[:4] == ["prefetch", "prefetch", "gather", "prefetch"]
+    told = [what for kind, what in announced.events if kind == "prefetch"]
+    read_ = [what for kind, what in announced.events if kind == "gather"]
+    assert told[: len(read_)] == read_
+    assert len(told) == len(read_) + 1
 
 
 def test_the_interpreter_exits_with_a_stream_still_open(sets: list[TokenSet]) -> None:

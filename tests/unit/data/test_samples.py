@@ -183,6 +183,10 @@ def test_sources_of_a_batch_must_agree(make_set: MakeSet) -> None:
         _C.SampleGather([])
     gather = _C.SampleGather([small])
     assert gather.gather(np.array([-1], np.int32), np.array([0]))[0].tolist() == [[0] * 5]
+    gather.prefetch(np.array([-1, 0], np.int32), np.array([0, 1]))
+    for refused in ([1], [0]), ([0], [-1]), ([0, 0], [1]):
+        with pytest.raises(ValueError, match=r"no source 1|no sample -1|of one size"):
+            gather.prefetch(np.array(refused[0], np.int32), np.array(refused[1]))
     with pytest.raises(ValueError, match="no source 1"):
         gather.gather(np.array([1], np.int32), np.array([0]))
     with pytest.raises(ValueError, match="no sample -1"):
