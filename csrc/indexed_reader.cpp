@@ -91,9 +91,11 @@ void IndexedReader::check_sequence(std::int64_t sequence) const {
   // No sum overflows: the offset is inside of the .bin, and a length has 31 bits.
   const auto bytes = static_cast<std::int64_t>(token_bytes());
   const std::int64_t size = length * bytes;
-  require_data(offset >= 0 && offset <= bin_bytes && size <= bin_bytes - offset, idx_.path(), ": sequence ",
-               sequence, " starts at byte ", offset, " and ends behind the end of ", bin_.path(), " (",
-               bin_bytes, " bytes): one of the two files is cut short or of another pair");
+  require_data(offset >= 0 && offset <= bin_bytes, idx_.path(), ": sequence ", sequence, " starts at byte ",
+               offset, ", outside of ", bin_.path(), " (", bin_bytes,
+               " bytes): one of the two files is cut short or of another pair");
+  require_data(size <= bin_bytes - offset, idx_.path(), ": sequence ", sequence, " ends behind the end of ",
+               bin_.path(), " (", bin_bytes, " bytes): one of the two files is cut short or of another pair");
   require_data(offset % bytes == 0, idx_.path(), ": sequence ", sequence, " starts at byte ", offset,
                ", inside of a token of ", bytes, " bytes");
   if (sequence == num_sequences_ - 1) {

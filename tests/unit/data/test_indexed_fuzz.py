@@ -239,7 +239,7 @@ def test_the_index_of_another_dataset_is_refused(write_set: WriteSet) -> None:
     [
         ("lengths", -1, "sequence 4000 has a negative length, -1"),
         ("lengths", 9, "sequence 4000 ends at byte .*, but sequence 4001 starts at byte"),
-        ("lengths", 2**31 - 1, "sequence 4000 starts at byte .* ends behind the end"),
+        ("lengths", 2**31 - 1, "sequence 4000 ends behind the end"),
         ("offsets", -2, "sequence 4000 starts at byte -2"),
         ("offsets", 2**63 - 1, "sequence 4000 starts at byte 9223372036854775807"),
         ("offsets", 3, "sequence 4000 starts at byte 3, inside of a token"),
