@@ -62,7 +62,9 @@ def run(inputs: Sequence[Path], output: Path | str, **options: Any) -> list[Prep
 
 
 def files_in(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """Those that ``ls`` shows: what is kept to go on after an error is hidden."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def megatron_files(folder: Path, documents: Sequence[Sequence[int]], dtype: type) -> tuple[bytes, bytes]:
