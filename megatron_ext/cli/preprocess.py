@@ -27,18 +27,18 @@ example: each file becomes a dataset of its own, data/a_text_document and data/b
   python tools/preprocess_data.py --input a.jsonl b.jsonl.gz --output-prefix data/ --shard-per-input \\
       --tokenizer-type HuggingFaceTokenizer --tokenizer-model folder/ --append-eod
 
+example: the inputs are spread over 16 processes of MPI (pip install 'megatron-ext[launchers]'); the same bytes
+  mpirun -n 16 python tools/preprocess_data.py --input 'text/*.jsonl.zst' --output-prefix corpus …
+
 Kinds of input:
   {KINDS}
 .jsonl and .json hold one JSON object a line: {{"text": "a whole document"}}. A .txt is one document, under the
 key text. In Parquet and Arrow files (pip install 'megatron-ext[parquet]') the keys are columns. All is UTF-8.
 
-example: the inputs are spread over 16 processes of MPI (pip install 'megatron-ext[launchers]'); the same bytes
-  mpirun -n 16 python tools/preprocess_data.py --input 'text/*.jsonl.zst' --output-prefix corpus …
-
-Stopped, killed or ended by an error, the same command goes on: inputs that were done are not read again, unless
-they, the tokenizer or an option changed since. Until all outputs stand, that is remembered in hidden folders
-beside them (.NAME.parts), which also tell outputs of this job from those of others. Others, and all after the
-job is done, are replaced with --overwrite only, which starts anew.
+After a stop, a kill or an error the same command goes on: what was tokenized is not read again, unless the file,
+the tokenizer or an option changed since. Until all outputs stand, this is remembered in hidden folders beside
+them (.NAME.parts), which also tell this job's outputs from others. Those of others, and all once the job is
+done, are replaced with --overwrite only, which starts anew.
 
 Empty texts become no document. Half a surrogate pair in a JSON string becomes U+FFFD. Text never becomes a
 control token, not even "<s>".
@@ -97,9 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="one dataset for each FILE, named after it, in folder P",
     )
-    output.add_argument(
-        "--overwrite", action="store_true", help="start anew, and replace datasets that exist"
-    )
+    output.add_argument("--overwrite", action="store_true", help="start anew, replacing what exists")
     output.add_argument(
         "--workers",
         type=int,

@@ -15,7 +15,7 @@ from megatron_ext.data.preprocess_parts import (
     Marker,
     allow_replacement,
     check_outputs,
-    completed_parts,
+    completed_inputs,
     discard,
     publish,
 )
@@ -61,8 +61,18 @@ class _Work:
 
     @property
     def parts(self) -> list[Part]:
-        """Those of one input; an input that is named twice counts once."""
+        """All that are tokenized, each once."""
         return list({part.name: part for job in self.jobs for part in job.parts}.values())
+
+    @property
+    def inputs(self) -> int:
+        """Number of all inputs."""
+        return sum(len(part.inputs) for part in self.parts)
+
+    @property
+    def resumed(self) -> int:
+        """Number of those that an earlier run completed."""
+        return self.inputs - sum(len(part.inputs) for part in self.todo)
 
 
 def preprocess(
@@ -82,9 +92,8 @@ def preprocess(
     """Tokenize files of text into indexed datasets, document by document in the order of the inputs.
 
     A dataset appears when it is complete or not at all. What is done is remembered in a hidden folder beside it
-    until all outputs stand: after an error or a kill, the same call goes on with the rest. The ids depend on
-    nothing but text and tokenizer: not on workers, interruptions, or how many processes an MPI launcher started,
-    which all call this alike.
+    until all outputs stand: after an error or a kill, the same call goes on with the rest. Ids depend on nothing
+    but text and tokenizer: not on workers, interruptions, or the number of MPI's processes, which all call this.
 
     Args:
         inputs: files, globs, folders (every file of a kind that is read, sorted) or ``-``, standard input.
@@ -107,15 +116,16 @@ def preprocess(
 
     Raises:
         DataError: an input is missing or broken, has no documents, or an output exists or cannot be written.
-        LaunchError: several processes were started that MPI does not connect.
-        MissingDependencyError: an input needs pyarrow, or several processes mpi4py, which is not installed.
+        LaunchError, MissingDependencyError: pyarrow or, with several processes, MPI is needed and not there.
         TokenizerError: the tokenizer cannot be loaded or lacks a token that is asked for.
         EndedByAnotherRankError: on ranks other than 0, where one of these was raised on rank 0.
     """
     started, keys, skips = time.monotonic(), tuple(json_keys), on_error == "skip"
     settings = EncodeSettings(tokenizer_type, tokenizer_model, keys, append_eod, prepend_bos, skips)
     with join_ranks() as ranks:
-        jobs = first(ranks, lambda: _plan(inputs, output_prefix, keys, shard_per_input, ranks.size))
+        jobs = first(
+            ranks, lambda: plan_jobs(_find(inputs, workers, ranks), output_prefix, keys, shard_per_input)
+        )
         if not overwrite:
             first(ranks, lambda: check_outputs(job.whole for job in jobs))
         encoder = ranks.each(lambda: Encoder(settings))
@@ -126,21 +136,21 @@ def preprocess(
     return _report(work, time.monotonic() - started)
 
 
-def _plan(
-    inputs: Sequence[Path], output_prefix: str, keys: Sequence[str], shard_per_input: bool, num_ranks: int
-) -> list[Job]:
+def _find(inputs: Sequence[Path], workers: int | None, ranks: Ranks) -> list[Path]:
+    if workers is not None and workers < 1:
+        raise DataError(f"--workers must be at least 1, not {workers}")
     files = find_inputs(inputs)
-    if STDIN in files and num_ranks > 1:
+    if STDIN in files and ranks.size > 1:
         raise DataError(
-            f"- (standard input) can be read by one process, not by {num_ranks}; start one, or name files"
+            f"- (standard input) can be read by one process, not by {ranks.size}; start one, or name files"
         )
-    return plan_jobs(files, output_prefix, keys, shard_per_input)
+    return files
 
 
 def _begin(jobs: list[Job], encoding: Encoding, skips: bool, overwrite: bool) -> _Work:
     """Find what an earlier run completed, and what of it cannot be used; with ``overwrite``, nothing can."""
     if overwrite:
-        if lost := sum(map(completed_parts, jobs)):
+        if lost := sum(map(completed_inputs, jobs)):
             logger.info("--overwrite: %d inputs that an earlier run completed are tokenized again", lost)
         for job in jobs:
             discard(job)
@@ -165,12 +175,11 @@ def _begin(jobs: list[Job], encoding: Encoding, skips: bool, overwrite: bool) ->
 
 def _tokenize(work: _Work, encoder: Encoder, workers: int | None, ranks: Ranks) -> dict[str, Marker]:
     """Let each rank tokenize its share, while rank 0 shows how far all are."""
-    resumed, inputs = len(work.parts) - len(work.todo), len(work.parts)
-    if resumed:
-        logger.info("%d of %d inputs were done by an earlier run", resumed, inputs)
+    if work.resumed:
+        logger.info("%d of %d inputs were done by an earlier run", work.resumed, work.inputs)
     streamed = any(STDIN in part.inputs for part in work.todo)
     share = share_parts(work.todo, ranks.size)[ranks.rank]
-    num_workers = _useful_workers(workers, ranks.cores, None if streamed else _size(share))
+    num_workers = _useful_workers(workers or ranks.cores, None if streamed else _size(share))
     total = _size(work.parts)
     with progress(
         "tokenizing", None if streamed else total, "bytes", done=total - _size(work.todo)
@@ -203,11 +212,8 @@ class _Meter:
         self._shown = done.file_bytes
 
 
-def _useful_workers(wanted: int | None, cores: int, total_bytes: int | None) -> int:
-    available = cores if wanted is None else wanted
-    if available < 1:
-        raise DataError(f"--workers must be at least 1, not {available}")
-    return available if total_bytes is None else min(available, 1 + total_bytes // BYTES_PER_WORKER)
+def _useful_workers(wanted: int, total_bytes: int | None) -> int:
+    return wanted if total_bytes is None else min(wanted, 1 + total_bytes // BYTES_PER_WORKER)
 
 
 def _finish(work: _Work, encoder: Encoder) -> dict[str, Marker]:
@@ -217,7 +223,7 @@ def _finish(work: _Work, encoder: Encoder) -> dict[str, Marker]:
         if job.whole.name not in work.markers:
             joined[job.whole.name] = join_parts(job, work.markers, encoder)
         publish(job.whole)
-    for job in work.jobs:
+    for job in work.jobs:  # a kill between two of them leaves a job that is done, whose outputs are refused
         discard(job)
     return joined
 
@@ -229,12 +235,12 @@ def _saying_how_to_go_on(jobs: Sequence[Job], overwrite: bool, ranks: Ranks) -> 
         yield
     except BaseException:
         if ranks.rank == 0:
-            done, total = sum(map(completed_parts, jobs)), sum(len(job.parts) for job in jobs)
+            done, total = sum(map(completed_inputs, jobs)), sum(len(job.whole.inputs) for job in jobs)
             if done:
                 again = "the same command without --overwrite" if overwrite else "the same command"
                 logger.info("%d of %d inputs are done and kept: %s goes on with the rest", done, total, again)
             for job in jobs:
-                if completed_parts(job) == 0:
+                if completed_inputs(job) == 0:
                     with contextlib.suppress(
                         DataError
                     ):  # what led here is told, not that its traces cannot go
@@ -244,8 +250,8 @@ def _saying_how_to_go_on(jobs: Sequence[Job], overwrite: bool, ranks: Ranks) -> 
 
 def _report(work: _Work, seconds: float) -> PreprocessReport:
     report = PreprocessReport(
-        inputs=len(work.parts),
-        resumed=len(work.parts) - len(work.todo),
+        inputs=work.inputs,
+        resumed=work.resumed,
         file_bytes=_size(work.todo),
         seconds=seconds,
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from megatron_ext.data.indexed import DatasetStatistics, TokenizerIdentity, writing_dataset
+from megatron_ext.data.indexed import DatasetStatistics, TokenizerIdentity, statistics_path, writing_dataset
 from megatron_ext.data.preprocess_encode import Encoder
 from megatron_ext.data.preprocess_plan import InputIdentity, Job, Part
 from megatron_ext.data.preprocess_rows import Skipped
@@ -147,6 +147,7 @@ def finish_part(part: Part, encoding: Encoding, counts: Sequence[KeyCounts], ski
     """Write the statistics and then the marker of a part whose ``.bin`` and ``.idx`` stand."""
     for key, count in enumerate(counts):
         count.statistics(encoding).write(part.prefix(key))
+        statistics_path(part.prefix(key)).rename(part.statistics(key))
     stamps = {hidden.name: Stamp.of(hidden) for hidden, _ in part.all_files()}
     marker = Marker(
         encoding=encoding,
@@ -218,9 +219,9 @@ def allow_replacement(part: Part) -> None:
             write_text(part.folder / REPLACEABLE, _STAMPS.dump_json(stamps).decode())
 
 
-def completed_parts(job: Job) -> int:
-    """Inputs of a job that need not be read again, whatever the options."""
-    return sum(_marker_path(part).exists() for part in job.parts)
+def completed_inputs(job: Job) -> int:
+    """Inputs of a job that need not be read again, if nothing changes."""
+    return sum(len(part.inputs) for part in job.parts if _marker_path(part).exists())
 
 
 def discard(job: Job) -> None:

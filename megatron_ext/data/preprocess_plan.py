@@ -1,10 +1,11 @@
 """Which inputs become which datasets, and the parts in which the work is done and resumed."""
 
+import dataclasses
 import hashlib
 import heapq
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from megatron_ext.data.preprocess_open import COMPRESSIONS, STDIN
 from megatron_ext.data.preprocess_read import label, shard_name
 from megatron_ext.errors import DataError
 
-SUFFIXES = (".bin", ".json", ".idx")  # of a dataset, in the order in which its files take their names
+SMALL_BYTES = 4 << 20  # inputs in a row share a part up to this size: a part costs some 10 ms
+# How files are called where they are made, and in the end, in the order in which they take their names. While
+# they are made, statistics do not look like an input, which a .json without .idx does.
+SUFFIXES = {".bin": ".bin", ".idx": ".idx", ".statistics": ".json"}
 TEXT_IN_COMPRESSED = 4  # bytes of text for one of a compressed file, roughly: it only balances the load
 
 
@@ -38,7 +42,7 @@ class InputIdentity(BaseModel):
 
 @dataclass(frozen=True)
 class Part:
-    """Tokens of one input, or of all inputs of a dataset, under every JSON key.
+    """Tokens of an input, of some small ones, or of all inputs of a dataset, under every JSON key.
 
     Its files are made in a hidden folder. Those of a part with outputs move to them when they are complete.
     """
@@ -48,9 +52,7 @@ class Part:
     inputs: tuple[Path, ...]
     identities: tuple[InputIdentity, ...]
     keys: int  # number of JSON keys
-    outputs: tuple[
-        Path, ...
-    ]  # prefixes of the datasets that it is, by JSON key; none if it becomes a piece of one
+    outputs: tuple[Path, ...]  # prefixes of the datasets that it is, by JSON key; none for a piece of them
 
     @property
     def size(self) -> int:
@@ -67,11 +69,15 @@ class Part:
         """Where its dataset for the JSON key of this number is made."""
         return self.folder / f"{self.name}_{key}"
 
+    def statistics(self, key: int) -> Path:
+        """Where the statistics of that dataset are made."""
+        return Path(f"{self.prefix(key)}.statistics")
+
     def files(self, key: int) -> Iterator[tuple[Path, Path | None]]:
         """Those for a JSON key: where each is made, and the name that it takes in the end."""
-        for suffix in SUFFIXES:
-            output = Path(f"{self.outputs[key]}{suffix}") if self.outputs else None
-            yield Path(f"{self.prefix(key)}{suffix}"), output
+        for made, final in SUFFIXES.items():
+            output = Path(f"{self.outputs[key]}{final}") if self.outputs else None
+            yield Path(f"{self.prefix(key)}{made}"), output
 
     def all_files(self) -> Iterator[tuple[Path, Path | None]]:
         """Those for all JSON keys."""
@@ -87,7 +93,7 @@ class Part:
 class Job:
     """Inputs that become one dataset for each JSON key."""
 
-    parts: tuple[Part, ...]  # one for each input, in order; an input that is named twice has its part twice
+    parts: tuple[Part, ...]  # in the order of the inputs; one part twice, if inputs are named twice
     whole: Part  # the datasets: the only part, or all parts one behind the other
 
     @property
@@ -144,17 +150,33 @@ def _check_keys(keys: Sequence[str]) -> None:
 
 def _job(inputs: Sequence[Path], outputs: tuple[Path, ...]) -> Job:
     folder = outputs[0].with_name(f".{outputs[0].name}.parts")
-    identities = tuple(InputIdentity.of(path) for path in inputs)
-    if len(inputs) == 1:
-        part = Part(folder, _part_name(identities[0]), tuple(inputs), identities, len(outputs), outputs)
-        return Job((part,), part)
-    parts = tuple(
-        Part(folder, _part_name(identity), (path,), (identity,), len(outputs), ())
-        for path, identity in zip(inputs, identities, strict=True)
-    )
-    return Job(parts, Part(folder, "whole", tuple(inputs), identities, len(outputs), outputs))
+
+    def part(paths: Sequence[Path], outputs: tuple[Path, ...]) -> Part:
+        own = tuple(identities[path] for path in paths)
+        return Part(folder, _part_name(own), tuple(paths), own, keys, outputs)
+
+    keys, identities = len(outputs), {path: InputIdentity.of(path) for path in inputs}
+    groups = _groups(inputs, identities)
+    if len(groups) == 1:
+        whole = part(inputs, outputs)
+        return Job((whole,), whole)
+    whole = dataclasses.replace(part(inputs, outputs), name="whole")
+    return Job(tuple(part(group, ()) for group in groups), whole)
 
 
-def _part_name(identity: InputIdentity) -> str:
-    """The same for a file wherever it stands among the inputs."""
-    return hashlib.sha256(os.fsencode(identity.path)).hexdigest()[:16]
+def _groups(inputs: Sequence[Path], identities: Mapping[Path, InputIdentity]) -> list[list[Path]]:
+    """Inputs by part, in order; standard input is alone, since its part cannot be used again."""
+    groups: list[list[Path]] = []
+    room = 0
+    for path in inputs:
+        room -= identities[path].size
+        if not groups or room < 0 or STDIN in (path, groups[-1][-1]):
+            groups.append([])
+            room = SMALL_BYTES - identities[path].size
+        groups[-1].append(path)
+    return groups
+
+
+def _part_name(identities: Sequence[InputIdentity]) -> str:
+    """The same for files wherever they stand among the inputs."""
+    return hashlib.sha256(b"\0".join(os.fsencode(one.path) for one in identities)).hexdigest()[:16]

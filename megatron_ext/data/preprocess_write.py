@@ -1,4 +1,4 @@
-"""Parts made: an input tokenized into one, and many joined into the whole."""
+"""Making parts: inputs are tokenized into one, and many are joined into the whole."""
 
 import contextlib
 import itertools
@@ -21,7 +21,7 @@ Report = Callable[[Progress, str], None]  # what was done since the last call, a
 def tokenize_parts(
     parts: Sequence[Part], encoder: Encoder, workers: int, report: Report
 ) -> dict[str, Marker]:
-    """Make parts of one input each, and the outputs of those that are whole datasets.
+    """Make parts out of their inputs, and the outputs of those that are whole datasets.
 
     Returns:
         Their markers, by name.
@@ -81,14 +81,14 @@ def _check_documents(part: Part, counts: Sequence[KeyCounts], skipped: Skipped) 
 def _chunks(parts: Sequence[Part], keys: Sequence[str]) -> Iterator[Chunk]:
     """Chunks of all parts in order, so that workers never wait where one part ends and the next begins."""
     for part in parts:
-        (path,) = part.inputs
-        empty = True
-        for chunk in read_chunks(path, keys):
-            empty = False
-            yield chunk
-        if empty:
-            raise DataError(f"{label(path)}: the input is empty")
-        yield Chunk(path, 0, [], 0, json_row, ends_dataset=True)
+        for path in part.inputs:
+            empty = True
+            for chunk in read_chunks(path, keys):
+                empty = False
+                yield chunk
+            if empty:
+                raise DataError(f"{label(path)}: the input is empty")
+        yield Chunk(part.inputs[-1], 0, [], 0, json_row, ends_dataset=True)
 
 
 def _tokenize(part: Part, chunks: Iterator[EncodedChunk], encoder: Encoder, report: Report) -> Marker:
@@ -108,7 +108,7 @@ def _tokenize(part: Part, chunks: Iterator[EncodedChunk], encoder: Encoder, repo
                 tokens, documents = (
                     sum(getattr(one, name) for one in found) for name in ("tokens", "documents")
                 )
-                report(Progress(chunk.file_bytes, tokens, documents), label(part.inputs[0]))
+                report(Progress(chunk.file_bytes, tokens, documents), str(part))
             if part.outputs:
                 _check_documents(part, counts, skipped)
         return finish_part(part, Encoding.of(encoder), counts, skipped)
