@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from preprocess_command import finish, start, wait_for_markers
 
 from megatron_ext.cli.main import main
 from megatron_ext.data.preprocess import preprocess
 from megatron_ext.data.preprocess_plan import InputIdentity, Part, share_parts
 from megatron_ext.errors import LaunchError, MissingDependencyError
 
-ROOT = Path(__file__).parents[3]
 BIN = str(Path(sys.executable).parent)
 MPIRUN = shutil.which("mpirun", path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
 
@@ -29,14 +28,6 @@ def needs_mpirun(test: Callable[..., None]) -> Callable[..., None]:
     return pytest.mark.launchers(pytest.mark.skipif(MPIRUN is None, reason="no mpirun")(test))
 
 
-# The real command, but each input is a part of its own however small it is.
-COMMAND = """\
-import sys
-from megatron_ext.cli.main import run_verb
-from megatron_ext.data import preprocess_plan
-preprocess_plan.SMALL_BYTES = 0
-raise SystemExit(run_verb("preprocess", sys.argv[1:]))
-"""
 OPTIONS = (
     "--tokenizer-type",
     "ByteTokenizer",
@@ -57,17 +48,13 @@ def write_inputs(folder: Path, documents: Sequence[int]) -> Path:
     return folder
 
 
-def mpirun(ranks: int, *arguments: str) -> list[str]:
+def mpirun(ranks: int) -> list[str]:
     assert MPIRUN is not None
-    launcher = [MPIRUN, "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
-    return [*launcher, sys.executable, "-c", COMMAND, *arguments]
+    return [MPIRUN, "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)]
 
 
-def run(ranks: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
-    return subprocess.run(
-        mpirun(ranks, *arguments), env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+def run(folder: Path, ranks: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return finish(start(arguments, folder, mpirun(ranks)))
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -99,9 +86,8 @@ def expected(inputs: Path, output: Path, **options: Any) -> dict[str, bytes]:
 def test_they_write_what_one_process_writes(tmp_path: Path, ranks: int, shards: bool) -> None:
     inputs = write_inputs(tmp_path / "in", [30, 500, 1, 7, 90])
     extra = ["--shard-per-input"] if shards else []
-    done = run(
-        ranks, "--input", str(inputs), "--output-prefix", str(tmp_path / "out" / "p"), *OPTIONS, *extra
-    )
+    arguments = ["--input", str(inputs), "--output-prefix", str(tmp_path / "out" / "p"), *OPTIONS, *extra]
+    done = run(tmp_path, ranks, *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("next: ") == 1
     assert "skipped bad lines, missing key: 5; the first: " in done.stdout
@@ -120,7 +106,7 @@ def test_an_error_on_another_rank_ends_all_and_the_rest_is_done_later(tmp_path: 
     arguments = ["--input", str(inputs), "--output-prefix", str(tmp_path / "out" / "p"), *OPTIONS]
     arguments[arguments.index("skip")] = "fail"
     arguments.remove("title")
-    done = run(2, *arguments)
+    done = run(tmp_path, 2, *arguments)
     assert done.returncode == 2, done.stderr
     assert len(errors(done)) == 1
     assert errors(done)[0].startswith(f"error: {bad}:602: not valid JSON")
@@ -128,7 +114,7 @@ def test_an_error_on_another_rank_ends_all_and_the_rest_is_done_later(tmp_path: 
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "out").glob("p*"))
     bad.write_bytes(good)
-    done = run(2, *arguments)
+    done = run(tmp_path, 2, *arguments)
     assert done.returncode == 0, done.stderr
     assert f"{inputs}/1.jsonl" not in done.stderr
     assert len(list((tmp_path / "out").iterdir())) == 3
@@ -150,28 +136,23 @@ def test_what_all_ranks_would_find_is_said_once(tmp_path: Path, change: dict[str
         "--output-prefix": str(tmp_path / "p"),
         "--tokenizer-type": "ByteTokenizer",
     }
-    done = run(2, *(word for option in {**options, **change}.items() for word in option))
+    done = run(tmp_path, 2, *(word for option in {**options, **change}.items() for word in option))
     assert done.returncode == 2, done.stderr
     assert len(errors(done)) == 1
     assert message in errors(done)[0]
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert not list(tmp_path.glob("p*_document*"))
 
 
 @needs_mpirun
 def test_a_killed_job_goes_on_in_one_process(tmp_path: Path) -> None:
     inputs = write_inputs(tmp_path / "in", [40_000] * 6)
     arguments = ["--input", str(inputs), "--output-prefix", str(tmp_path / "out" / "p"), *OPTIONS]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
-    with subprocess.Popen(
-        mpirun(2, *arguments), env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    ) as process:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("out/.*/*.done")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) != 0
+    process = start(arguments, tmp_path, mpirun(2))
+    wait_for_markers(process, tmp_path / "out", 1)
+    process.send_signal(signal.SIGTERM)
+    assert finish(process).returncode != 0
     assert not list(tmp_path.glob("out/p*"))
-    assert run(1, *arguments).returncode == 0
+    assert run(tmp_path, 1, *arguments).returncode == 0
     assert content(tmp_path / "out") == expected(inputs, tmp_path / "alone" / "p")
 
 

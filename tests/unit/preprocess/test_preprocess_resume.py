@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from preprocess_command import finish, start, wait_for_markers, wait_until
 
 from megatron_ext.cli.main import main
 from megatron_ext.data import preprocess_plan
@@ -29,13 +30,6 @@ BAD_LINE = b'{"text": 7, "title": "lost"}\n'
 @pytest.fixture(autouse=True)
 def _each_input_is_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preprocess_plan, "SMALL_BYTES", 0)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def write_input(path: Path, documents: int = 5) -> Path:
@@ -145,27 +139,20 @@ def test_a_killed_command_goes_on(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     for number in range(6):
         write_input(tmp_path / "in" / f"{number}.jsonl", 20_000)
-    command = [
-        sys.executable,
-        str(TOOL),
-        "--input",
-        str(tmp_path / "in"),
-        "--tokenizer-type",
-        "ByteTokenizer",
-    ]
-    command += ["--json-keys", "text", "title", "--on-error", "skip", "--append-eod", "--workers", "1"]
     shards = seed % 2 == 1
-    output = ["--output-prefix", str(tmp_path / "out" / "p"), *(["--shard-per-input"] if shards else [])]
-    kills = chance.randrange(1, 4)
-    for marker in sorted(chance.sample(range(1, 6), kills)):
-        process = subprocess.Popen([*command, *output], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        wait_until(lambda marker=marker: len(list((tmp_path / "out").rglob("*.done"))) >= marker)
-        time.sleep(chance.random() / 10)
+    command = ["--input", str(tmp_path / "in"), "--tokenizer-type", "ByteTokenizer", "--on-error", "skip"]
+    command += ["--json-keys", "text", "title", "--append-eod", "--workers", "1"]
+    command += ["--output-prefix", str(tmp_path / "out" / "p"), *(["--shard-per-input"] if shards else [])]
+    made = tmp_path / "out" / "p" if shards else tmp_path / "out"
+    for markers in sorted(chance.sample(range(1, 5), 2)):
+        process = start(command, tmp_path)
+        wait_for_markers(process, made, markers)
+        time.sleep(chance.random() / 20)
         process.kill()
-        assert process.wait() == -signal.SIGKILL
-    done = subprocess.run([*command, *output], check=False, capture_output=True, text=True)
+        assert finish(process).returncode == -signal.SIGKILL
+    done = finish(start(command, tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "inputs were done by an earlier run" in done.stderr
+    assert "of 6 inputs were done by an earlier run" in done.stderr
     assert "were done by an earlier run" in done.stdout
     run([tmp_path / "in"], tmp_path / "expected" / "p", shard_per_input=shards)
     assert content(tmp_path / "out") == content(tmp_path / "expected")
@@ -341,22 +328,17 @@ def test_overwrite_starts_anew_and_goes_on_without(
 
 
 def test_two_at_once_do_not_disturb_each_other(tmp_path: Path, inputs: list[Path]) -> None:
-    fifo_read, fifo_write = os.pipe()
-    command = [
-        sys.executable,
-        str(TOOL),
-        "--tokenizer-type",
-        "ByteTokenizer",
-        "--output-prefix",
-        str(tmp_path / "p"),
-    ]
-    with subprocess.Popen([*command, "--input", "-"], stdin=fifo_read, stderr=subprocess.PIPE) as waiting:
-        os.close(fifo_read)
-        os.write(fifo_write, b'{"text": "a"}\n')
+    command = [sys.executable, str(TOOL), "--tokenizer-type", "ByteTokenizer", "--input", "-"]
+    with subprocess.Popen(
+        [*command, "--output-prefix", str(tmp_path / "p")], stdin=subprocess.PIPE
+    ) as waiting:
+        assert waiting.stdin is not None
         wait_until(lambda: any(tmp_path.glob(".p_text_document.parts/*.tmp")))
-        with pytest.raises(DataError, match="another process"):
-            run(inputs, tmp_path / "p", json_keys=["text"], overwrite=True)
-        os.close(fifo_write)
+        for options in ({"overwrite": True}, {}):
+            with pytest.raises(DataError, match="another process"):
+                run(inputs if options else [Path("-")], tmp_path / "p", json_keys=["text"], **options)
+        waiting.stdin.write(b'{"text": "a"}\n')
+        waiting.stdin.close()
         assert waiting.wait() == 0
     assert len(list(tmp_path.glob("p_*"))) == 3
 
@@ -368,23 +350,15 @@ def test_signals_end_it_and_it_says_how_to_go_on(
 ) -> None:
     for name in range(8):
         write_input(tmp_path / "in" / f"{name}.jsonl", 20_000)
-    command = [
-        sys.executable,
-        str(TOOL),
-        "--input",
-        str(tmp_path / "in"),
-        "--tokenizer-type",
-        "ByteTokenizer",
-    ]
-    command += ["--json-keys", "title", "--output-prefix", str(tmp_path / "out" / "p"), "--workers", workers]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        wait_until(lambda: any((tmp_path / "out").rglob("*.done")))
-        process.send_signal(number)
-        out, said = process.communicate(timeout=60)
-    assert process.returncode == exit_code
-    assert (out, said.count("\n")) == ("", 1)
-    assert "of 8 inputs are done and kept: the same command goes on with the rest" in said
-    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    command = ["--input", str(tmp_path / "in"), "--tokenizer-type", "ByteTokenizer", "--json-keys", "title"]
+    command += ["--output-prefix", str(tmp_path / "out" / "p"), "--workers", workers]
+    process = start(command, tmp_path)
+    wait_for_markers(process, tmp_path / "out", 1)
+    process.send_signal(number)
+    done = finish(process)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (exit_code, "", 1), done.stderr
+    assert "of 8 inputs are done and kept: the same command goes on with the rest" in done.stderr
+    assert finish(start(command, tmp_path)).returncode == 0
     assert len(list((tmp_path / "out").iterdir())) == 3
 
 
