@@ -18,6 +18,7 @@ from megatron_ext.launch.environment import ProcessEnvironment
 
 NEWS_INTERVAL_S = 0.5  # between two messages of a rank at work
 POLL_INTERVAL_S = 0.1
+FORWARDED_S, RANK_0_ENDS_S = 0.5, 5.0
 GO, STOP = "go", "stop"  # what rank 0 says to the others: all have ended; one has failed, so end
 
 T = TypeVar("T")
@@ -143,6 +144,8 @@ class MpiRanks:
             return
         if isinstance(error, Exception):
             traceback.print_exception(kind, error, trace)
+        else:  # an interruption, mostly of all ranks: rank 0 said how to go on, which the launcher passes on
+            time.sleep(FORWARDED_S if self.rank == 0 else RANK_0_ENDS_S)
         sys.stdout.flush()
         sys.stderr.flush()
         self._world.Abort(getattr(error, "exit_code", 1 if isinstance(error, Exception) else 130))

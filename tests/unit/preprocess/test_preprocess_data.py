@@ -356,6 +356,10 @@ def test_command_says_what_it_wrote(
         f"p_text_document: {tokens} tokens, 4 documents, {text_bytes / tokens:.2f} bytes a token" in printed
     )
     assert "1 empty texts became no document" in printed
+    assert f"1 of 1 inputs, {text_file.stat().st_size} bytes, tokenized in " in printed
+    assert (
+        f"next: check it with python tools/inspect_dataset.py {tmp_path}/p_text_document --verify" in printed
+    )
     assert f'- path: "{tmp_path}/p_text_document"' in printed
 
     files = [write_jsonl(tmp_path / f"{number}.jsonl", [{"text": "a"}]) for number in range(7)]
