@@ -20,8 +20,10 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Column
 
 PLAIN_LINE_INTERVAL_S = 10.0
+BAR_WIDTH = 16  # so that 80 columns hold the figures and the beginning of the note
 
 console = Console(stderr=True, soft_wrap=True)
 
@@ -76,9 +78,10 @@ def progress(
             if unit == "bytes"
             else [MofNCompleteColumn(), TextColumn(unit)]
         )
-        note_column = TextColumn("{task.fields[note]}", markup=False)
-        columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), *amount]
-        with Progress(*columns, TimeRemainingColumn(), note_column, console=console) as bar:
+        rest_of_line = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        note_column = TextColumn("{task.fields[note]}", markup=False, table_column=rest_of_line)
+        columns = [TextColumn("{task.description}"), BarColumn(BAR_WIDTH), TaskProgressColumn(), *amount]
+        with Progress(*columns, TimeRemainingColumn(), note_column, console=console, expand=True) as bar:
             task = bar.add_task(description, total=total, completed=done, note="")
             yield lambda amount, note: bar.update(task, advance=amount, note=note)
     else:
