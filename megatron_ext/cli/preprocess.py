@@ -2,12 +2,19 @@
 
 import argparse
 import os
+import shlex
+import signal
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
+
+from rich.filesize import decimal
 
 from megatron_ext.data.preprocess import PreprocessReport, PreprocessResult, preprocess
+from megatron_ext.data.preprocess_ranks import EndedByAnotherRankError
 from megatron_ext.data.preprocess_read import KINDS
 from megatron_ext.tokenizer.build import TOKENIZER_TYPES
+from megatron_ext.utils.console import global_rank
 
 DATASETS_SHOWN = 5
 
@@ -20,10 +27,18 @@ example: each file becomes a dataset of its own, data/a_text_document and data/b
   python tools/preprocess_data.py --input a.jsonl b.jsonl.gz --output-prefix data/ --shard-per-input \\
       --tokenizer-type HuggingFaceTokenizer --tokenizer-model folder/ --append-eod
 
+example: the inputs are spread over 16 processes of MPI (pip install 'megatron-ext[launchers]'); the same bytes
+  mpirun -n 16 python tools/preprocess_data.py --input 'text/*.jsonl.zst' --output-prefix corpus …
+
 Kinds of input:
   {KINDS}
 .jsonl and .json hold one JSON object a line: {{"text": "a whole document"}}. A .txt is one document, under the
 key text. In Parquet and Arrow files (pip install 'megatron-ext[parquet]') the keys are columns. All is UTF-8.
+
+After a stop, a kill or an error the same command goes on: what was tokenized is not read again, unless the file,
+the tokenizer or an option changed since. Until all outputs stand, this is remembered in hidden folders beside
+them (.NAME.parts), which also tell this job's outputs from others. Those of others, and all once the job is
+done, are replaced with --overwrite only, which starts anew.
 
 Empty texts become no document. Half a surrogate pair in a JSON string becomes U+FFFD. Text never becomes a
 control token, not even "<s>".
@@ -82,33 +97,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="one dataset for each FILE, named after it, in folder P",
     )
-    output.add_argument("--overwrite", action="store_true", help="replace datasets that exist")
+    output.add_argument("--overwrite", action="store_true", help="start anew, replacing what exists")
     output.add_argument(
         "--workers",
         type=int,
         metavar="N",
-        help="processes, fewer for little text (default: one for each core)",
+        help="processes in each rank, fewer for little text (default: one a core)",
     )
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: ends the work as Ctrl-C does, under its own exit code."""
+
+    exit_code = 128 + signal.SIGTERM
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Preprocess and say what was written."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # --workers is the only parallelism, also in this process
-    report = preprocess(
-        arguments.input,
-        arguments.output_prefix,
-        tokenizer_type=arguments.tokenizer_type,
-        tokenizer_model=arguments.tokenizer_model,
-        json_keys=arguments.json_keys,
-        append_eod=arguments.append_eod,
-        prepend_bos=arguments.prepend_bos,
-        workers=arguments.workers,
-        overwrite=arguments.overwrite,
-        shard_per_input=arguments.shard_per_input,
-        on_error=arguments.on_error,
-    )
-    print(summary(report, arguments))
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        report = preprocess(
+            arguments.input,
+            arguments.output_prefix,
+            tokenizer_type=arguments.tokenizer_type,
+            tokenizer_model=arguments.tokenizer_model,
+            json_keys=arguments.json_keys,
+            append_eod=arguments.append_eod,
+            prepend_bos=arguments.prepend_bos,
+            workers=arguments.workers,
+            overwrite=arguments.overwrite,
+            shard_per_input=arguments.shard_per_input,
+            on_error=arguments.on_error,
+        )
+    except _Terminated as error:
+        return error.exit_code
+    except EndedByAnotherRankError:
+        return 0  # the job's exit code is rank 0's
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if global_rank() == 0:
+        print(summary(report, arguments))
     return 0
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise _Terminated
 
 
 def summary(report: PreprocessReport, arguments: argparse.Namespace) -> str:
@@ -123,23 +157,36 @@ def summary(report: PreprocessReport, arguments: argparse.Namespace) -> str:
         lines.append(f"{empty:,} empty texts became no document")
     for reason, count in report.skipped.counts.items():
         lines.append(f"skipped bad lines, {reason}: {count:,}; the first: {report.skipped.firsts[reason]}")
+    lines.append(_effort_line(report))
+    return "\n".join([*lines, *_next_lines(results, arguments)])
+
+
+def _effort_line(report: PreprocessReport) -> str:
+    read = report.inputs - report.resumed
+    speed = decimal(int(report.file_bytes / max(report.seconds, 1e-9)))
+    earlier = f"; {report.resumed:,} were done by an earlier run" if report.resumed else ""
+    return (
+        f"{read:,} of {report.inputs:,} inputs, {decimal(report.file_bytes)}, tokenized in "
+        f"{report.seconds:,.1f} s: {speed}/s{earlier}"
+    )
+
+
+def _next_lines(results: Sequence[PreprocessResult], arguments: argparse.Namespace) -> list[str]:
     paths = [result.prefix.as_posix() for result in results]
     if len(paths) > 1 and arguments.shard_per_input:
         paths = [
             f"{Path(arguments.output_prefix).as_posix()}/*_{key}_document" for key in arguments.json_keys
         ]
-    return "\n".join(
-        [
-            *lines,
-            "next: put this into a run's YAML and start it with ./launch.sh RUN.yaml",
-            "data:",
-            "  train:",
-            *(f'    - path: "{path}"' for path in paths),
-            "tokenizer:",
-            f"  type: {arguments.tokenizer_type}",
-            *([f'  model: "{arguments.tokenizer_model}"'] if arguments.tokenizer_model else []),
-        ]
-    )
+    return [
+        f"next: check it with python tools/inspect_dataset.py {shlex.quote(results[0].prefix.as_posix())} --verify",
+        "then put this into a run's YAML and start it with ./launch.sh RUN.yaml",
+        "data:",
+        "  train:",
+        *(f'    - path: "{path}"' for path in paths),
+        "tokenizer:",
+        f"  type: {arguments.tokenizer_type}",
+        *([f'  model: "{arguments.tokenizer_model}"'] if arguments.tokenizer_model else []),
+    ]
 
 
 def _dataset_line(name: str, results: Sequence[PreprocessResult]) -> str:

@@ -40,8 +40,8 @@ class MergeResult:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """What is needed of an input after its check; no map stays open, so there may be any number of them."""
+class Source:
+    """What is needed of a dataset to append it; no map stays open, so there may be any number of them."""
 
     prefix: Path
     dtype: np.dtype[Any]
@@ -52,6 +52,7 @@ class _Source:
 
     @property
     def num_bytes(self) -> int:
+        """Size of the tokens on disk."""
         return self.num_tokens * self.dtype.itemsize
 
 
@@ -80,10 +81,7 @@ def merge_datasets(inputs: Sequence[Path], output_prefix: Path, *, overwrite: bo
         writing_dataset(output_prefix),
         progress("merging", sum(source.num_bytes for source in sources), "bytes") as advance,
     ):
-        with atomic_dataset(output_prefix) as (bin_, idx):
-            for source in sources:
-                _append_tokens(source, bin_.fileno(), advance)
-            _write_index(sources, idx)
+        concatenate(sources, output_prefix, advance)
         if statistics is not None:
             statistics.write(output_prefix)
     return MergeResult(
@@ -93,6 +91,19 @@ def merge_datasets(inputs: Sequence[Path], output_prefix: Path, *, overwrite: bo
         statistics,
         tuple(source.prefix for source in sources if source.statistics is None),
     )
+
+
+def concatenate(sources: Sequence[Source], output_prefix: Path, advance: Callable[[int, str], None]) -> None:
+    """Write ``.bin`` and ``.idx`` of one dataset out of others of one dtype, at least one; no check but of lengths.
+
+    Raises:
+        DataError: a file of a source is shorter than the source says.
+        OSError: the dataset cannot be written; nothing of it is left.
+    """
+    with atomic_dataset(output_prefix) as (bin_, idx):
+        for source in sources:
+            _append_tokens(source, bin_.fileno(), advance)
+        _write_index(sources, idx)
 
 
 def _check_names(prefixes: Sequence[Path], output: Path, overwrite: bool) -> None:
@@ -115,18 +126,18 @@ def _check_names(prefixes: Sequence[Path], output: Path, overwrite: bool) -> Non
         raise DataError(f"{there[0]} exists already; choose another --output-prefix or pass --overwrite")
 
 
-def _open(prefix: Path) -> _Source:
+def _open(prefix: Path) -> Source:
     dataset = IndexedDataset(prefix)
     dataset.verify()  # the indices are copied without another look
     statistics = DatasetStatistics.read(prefix)
     if statistics is not None:
         statistics.check_describes(dataset)
-    return _Source(
+    return Source(
         prefix, dataset.dtype, dataset.num_sequences, dataset.num_documents, dataset.num_tokens, statistics
     )
 
 
-def _check_together(sources: Sequence[_Source]) -> None:
+def _check_together(sources: Sequence[Source]) -> None:
     """Refuse inputs whose ids mean different things, as far as files can tell."""
     first = sources[0]
     known: tuple[Path, DatasetStatistics] | None = None
@@ -152,7 +163,7 @@ def _shown(value: object) -> str:
     return f"({value})" if not isinstance(value, bool | int | None) else str(value).lower()
 
 
-def _added(sources: Sequence[_Source]) -> DatasetStatistics | None:
+def _added(sources: Sequence[Source]) -> DatasetStatistics | None:
     known = [source.statistics for source in sources if source.statistics is not None]
     if len(known) < len(sources):
         return None
@@ -161,7 +172,7 @@ def _added(sources: Sequence[_Source]) -> DatasetStatistics | None:
     )
 
 
-def _append_tokens(source: _Source, output: int, advance: Callable[[int, str], None]) -> None:
+def _append_tokens(source: Source, output: int, advance: Callable[[int, str], None]) -> None:
     with bin_path(source.prefix).open("rb") as stream:
         done = 0
         while done < source.num_bytes:
@@ -172,7 +183,7 @@ def _append_tokens(source: _Source, output: int, advance: Callable[[int, str], N
             advance(copied, source.prefix.name)
 
 
-def _write_index(sources: Sequence[_Source], output: IO[bytes]) -> None:
+def _write_index(sources: Sequence[Source], output: IO[bytes]) -> None:
     """Concatenate lengths as they are; offsets and document indices count on from the inputs before."""
     sequences = sum(source.num_sequences for source in sources)
     documents = sum(source.num_documents for source in sources)
@@ -199,7 +210,7 @@ def _write_index(sources: Sequence[_Source], output: IO[bytes]) -> None:
         before += source.num_sequences
 
 
-def _index_values(source: _Source, dtype: str, start: int, count: int) -> Iterator[NDArray[Any]]:
+def _index_values(source: Source, dtype: str, start: int, count: int) -> Iterator[NDArray[Any]]:
     """Yield ``count`` values of an .idx from byte ``start`` on, some at a time."""
     with idx_path(source.prefix).open("rb") as stream:
         stream.seek(start)

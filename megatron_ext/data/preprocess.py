@@ -1,26 +1,29 @@
 """Text files to indexed datasets: what ``tools/preprocess_data.py`` does."""
 
 import contextlib
-import itertools
-import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from megatron_ext.data.indexed import (
-    DatasetStatistics,
-    IndexedDatasetWriter,
-    TokenizerIdentity,
-    bin_path,
-    idx_path,
-    statistics_path,
-    writing_dataset,
-)
-from megatron_ext.data.preprocess_encode import Encoded, EncodedChunk, Encoder, EncodeSettings, encode_chunks
+from megatron_ext.data.indexed import DatasetStatistics
+from megatron_ext.data.preprocess_encode import Encoder, EncodeSettings
 from megatron_ext.data.preprocess_open import STDIN
-from megatron_ext.data.preprocess_read import Chunk, find_inputs, label, read_chunks, shard_name
-from megatron_ext.data.preprocess_rows import Skipped, json_row
+from megatron_ext.data.preprocess_parts import (
+    Encoding,
+    Marker,
+    allow_replacement,
+    check_outputs,
+    completed_inputs,
+    discard,
+    publish,
+)
+from megatron_ext.data.preprocess_plan import Job, Part, plan_jobs, share_parts
+from megatron_ext.data.preprocess_ranks import Progress, Ranks, first, join_ranks
+from megatron_ext.data.preprocess_read import find_inputs
+from megatron_ext.data.preprocess_rows import Skipped
+from megatron_ext.data.preprocess_write import join_parts, tokenize_parts
 from megatron_ext.errors import DataError
 from megatron_ext.utils.console import get_logger, progress
 
@@ -44,28 +47,32 @@ class PreprocessReport:
 
     datasets: list[PreprocessResult] = field(default_factory=list)  # input by input, then key by key
     skipped: Skipped = field(default_factory=Skipped)  # bad lines that were left out, of all inputs
+    inputs: int = 0
+    resumed: int = 0  # inputs that an earlier run had done
+    file_bytes: int = 0  # size of the inputs that this call read, as they lie on disk
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
-class _Job:
-    """Inputs that become one dataset for each JSON key."""
+class _Work:
+    jobs: list[Job]
+    todo: list[Part]  # to tokenize: what an earlier run did not complete
+    markers: dict[str, Marker]  # of complete parts, by name
 
-    inputs: tuple[Path, ...]
-    prefixes: tuple[Path, ...]
+    @property
+    def parts(self) -> list[Part]:
+        """All that are tokenized, each once."""
+        return list({part.name: part for job in self.jobs for part in job.parts}.values())
 
+    @property
+    def inputs(self) -> int:
+        """Number of all inputs."""
+        return sum(len(part.inputs) for part in self.parts)
 
-@dataclass
-class _Counts:
-    documents: int = 0
-    tokens: int = 0
-    text_bytes: int = 0
-    empty: int = 0
-
-    def add(self, encoded: Encoded) -> None:
-        self.documents += len(encoded.lengths)
-        self.tokens += len(encoded.tokens)
-        self.text_bytes += encoded.text_bytes
-        self.empty += encoded.empty
+    @property
+    def resumed(self) -> int:
+        """Number of those that an earlier run completed."""
+        return self.inputs - sum(len(part.inputs) for part in self.todo)
 
 
 def preprocess(
@@ -84,8 +91,9 @@ def preprocess(
 ) -> PreprocessReport:
     """Tokenize files of text into indexed datasets, document by document in the order of the inputs.
 
-    A dataset appears when it is complete or not at all; of several, those complete before an error stay.
-    The ids depend on nothing but text and tokenizer: not on the number of workers.
+    A dataset appears when it is complete or not at all. What is done is remembered in a hidden folder beside it
+    until all outputs stand: after an error or a kill, the same call goes on with the rest. Ids depend on nothing
+    but text and tokenizer: not on workers, interruptions, or the number of MPI's processes, which all call this.
 
     Args:
         inputs: files, globs, folders (every file of a kind that is read, sorted) or ``-``, standard input.
@@ -98,7 +106,7 @@ def preprocess(
         append_eod: end each document with the tokenizer's EOS.
         prepend_bos: begin each document with the tokenizer's BOS.
         workers: processes that tokenize, fewer where there is little to do; default: all cores.
-        overwrite: replace datasets that exist.
+        overwrite: start anew, and replace datasets that exist.
         shard_per_input: one dataset for each input, ``<output_prefix>/<name of the input>_<key>_document``.
         on_error: whether a bad line (not UTF-8, no JSON object, a key missing or no string) ends the call or is
             left out, under every key, and counted. A file that cannot be read to its end always ends the call.
@@ -108,155 +116,150 @@ def preprocess(
 
     Raises:
         DataError: an input is missing or broken, has no documents, or an output exists or cannot be written.
-        MissingDependencyError: an input needs pyarrow, which is not installed.
+        LaunchError, MissingDependencyError: pyarrow or, with several processes, MPI is needed and not there.
         TokenizerError: the tokenizer cannot be loaded or lacks a token that is asked for.
+        EndedByAnotherRankError: on ranks other than 0, where one of these was raised on rank 0.
     """
-    files = find_inputs(inputs)
-    jobs = _plan(files, output_prefix, _checked_keys(json_keys), shard_per_input)
-    _check_outputs([prefix for job in jobs for prefix in job.prefixes], overwrite)
-    settings = EncodeSettings(
-        tokenizer_type, tokenizer_model, tuple(json_keys), append_eod, prepend_bos, on_error == "skip"
-    )
-    encoder = Encoder(settings)
-    total_bytes = None if STDIN in files else sum(path.stat().st_size for path in files)
-    encoded = encode_chunks(_chunks(jobs, json_keys), encoder, _useful_workers(workers, total_bytes))
-    with contextlib.closing(encoded), progress("tokenizing", total_bytes, "bytes") as advance:
-        return _write_jobs(jobs, encoded, encoder, advance)
-
-
-def _checked_keys(json_keys: Sequence[str]) -> Sequence[str]:
-    for key in json_keys:
-        if "/" in key or not key:
-            raise DataError(f"JSON key {key!r} cannot be part of a file name; rename it in the text files")
-    if len(set(json_keys)) != len(json_keys):
-        raise DataError(f"a JSON key is named twice: {', '.join(json_keys)}")
-    return json_keys
-
-
-def _plan(
-    inputs: Sequence[Path], output_prefix: str, keys: Sequence[str], shard_per_input: bool
-) -> list[_Job]:
-    if not shard_per_input:
-        if output_prefix.endswith("/") or Path(output_prefix).is_dir():
-            raise DataError(
-                f"{output_prefix}: a folder, not a prefix; add a name to it or use --shard-per-input"
-            )
-        return [_Job(tuple(inputs), tuple(Path(f"{output_prefix}_{key}_document") for key in keys))]
-    jobs: dict[str, _Job] = {}
-    for path in inputs:
-        name = shard_name(path)
-        if name in jobs:
-            raise DataError(
-                f"{label(jobs[name].inputs[0])} and {label(path)} would both become {name}; rename one"
-            )
-        prefixes = tuple(Path(output_prefix) / f"{name}_{key}_document" for key in keys)
-        jobs[name] = _Job((path,), prefixes)
-    return list(jobs.values())
-
-
-def _check_outputs(prefixes: Sequence[Path], overwrite: bool) -> None:
-    there = [
-        path
-        for prefix in prefixes
-        for path in (bin_path(prefix), idx_path(prefix), statistics_path(prefix))
-        if path.exists()
-    ]
-    if there and not overwrite:
-        more = f" (and {len(there) - 1} more files)" if len(there) > 1 else ""
-        raise DataError(
-            f"{there[0]}{more} exists already; choose another --output-prefix or pass --overwrite"
+    started, keys, skips = time.monotonic(), tuple(json_keys), on_error == "skip"
+    settings = EncodeSettings(tokenizer_type, tokenizer_model, keys, append_eod, prepend_bos, skips)
+    with join_ranks() as ranks:
+        jobs = first(
+            ranks, lambda: plan_jobs(_find(inputs, workers, ranks), output_prefix, keys, shard_per_input)
         )
+        if not overwrite:
+            first(ranks, lambda: check_outputs(job.whole for job in jobs))
+        encoder = ranks.each(lambda: Encoder(settings))
+        work = first(ranks, lambda: _begin(jobs, Encoding.of(encoder), skips, overwrite))
+        with _saying_how_to_go_on(jobs, overwrite, ranks):
+            work.markers.update(_tokenize(work, encoder, workers, ranks))
+            work.markers.update(first(ranks, lambda: _finish(work, encoder)))
+    return _report(work, time.monotonic() - started)
 
 
-def _useful_workers(wanted: int | None, total_bytes: int | None) -> int:
-    available = len(os.sched_getaffinity(0)) if wanted is None else wanted
-    if available < 1:
-        raise DataError(f"--workers must be at least 1, not {available}")
-    return available if total_bytes is None else min(available, 1 + total_bytes // BYTES_PER_WORKER)
+def _find(inputs: Sequence[Path], workers: int | None, ranks: Ranks) -> list[Path]:
+    if workers is not None and workers < 1:
+        raise DataError(f"--workers must be at least 1, not {workers}")
+    files = find_inputs(inputs)
+    if STDIN in files and ranks.size > 1:
+        raise DataError(
+            f"- (standard input) can be read by one process, not by {ranks.size}; start one, or name files"
+        )
+    return files
 
 
-def _chunks(jobs: Sequence[_Job], keys: Sequence[str]) -> Iterator[Chunk]:
-    """Chunks of all jobs in order, so that workers never wait where one job ends and the next begins."""
-    for job in jobs:
-        for path in job.inputs:
-            empty = True
-            for chunk in read_chunks(path, keys):
-                empty = False
-                yield chunk
-            if empty:
-                raise DataError(f"{label(path)}: the input is empty")
-        yield Chunk(job.inputs[-1], 0, [], 0, json_row, ends_dataset=True)
-
-
-def _write_jobs(
-    jobs: Sequence[_Job],
-    encoded: Iterator[EncodedChunk],
-    encoder: Encoder,
-    advance: Callable[[int, str], None],
-) -> PreprocessReport:
-    report = PreprocessReport()
-    try:
+def _begin(jobs: list[Job], encoding: Encoding, skips: bool, overwrite: bool) -> _Work:
+    """Find what an earlier run completed, and what of it cannot be used; with ``overwrite``, nothing can."""
+    if overwrite:
+        if lost := sum(map(completed_inputs, jobs)):
+            logger.info("--overwrite: %d inputs that an earlier run completed are tokenized again", lost)
         for job in jobs:
-            chunks = itertools.takewhile(lambda chunk: not chunk.ends_dataset, encoded)
-            written, skipped = _write_job(job, chunks, encoder, advance)
-            report.datasets.extend(written)
-            report.skipped.merge(skipped)
+            discard(job)
+    markers: dict[str, Marker] = {}
+    unusable: dict[str, list[Part]] = {}
+    for part in {part.name: part for job in jobs for part in (*job.parts, job.whole)}.values():
+        marker = Marker.read(part)
+        reason = marker and marker.why_unusable(part, encoding, skips)
+        if reason:
+            unusable.setdefault(reason, []).append(part)
+        elif marker:
+            markers[part.name] = marker
+    for reason, parts in unusable.items():
+        more = f" and {len(parts) - 1} more" if len(parts) > 1 else ""
+        logger.info("tokenized again, though an earlier run did: %s%s (%s)", parts[0], more, reason)
+    unfinished = [job for job in jobs if job.whole.name not in markers]
+    for job in unfinished:
+        allow_replacement(job.whole)
+    missing = {part.name: part for job in unfinished for part in job.parts if part.name not in markers}
+    return _Work(jobs, list(missing.values()), markers)
+
+
+def _tokenize(work: _Work, encoder: Encoder, workers: int | None, ranks: Ranks) -> dict[str, Marker]:
+    """Let each rank tokenize its share, while rank 0 shows how far all are."""
+    if work.resumed:
+        logger.info("%d of %d inputs were done by an earlier run", work.resumed, work.inputs)
+    streamed = any(STDIN in part.inputs for part in work.todo)
+    share = share_parts(work.todo, ranks.size)[ranks.rank]
+    num_workers = _useful_workers(workers or ranks.cores, None if streamed else _size(share))
+    total = _size(work.parts)
+    with progress(
+        "tokenizing", None if streamed else total, "bytes", done=total - _size(work.todo)
+    ) as advance:
+        meter = _Meter(advance)
+        markers = ranks.each(
+            lambda: tokenize_parts(
+                share, encoder, num_workers, lambda done, name: meter.show(ranks.add(done), name)
+            ),
+            meter.show,
+        )
+    return {name: marker for of_rank in ranks.gather(markers) for name, marker in of_rank.items()}
+
+
+def _size(parts: Sequence[Part]) -> int:
+    return sum(part.size for part in parts)
+
+
+class _Meter:
+    """Moves the progress bar to what all ranks have done."""
+
+    def __init__(self, advance: Callable[[int, str], None]) -> None:
+        self._advance, self._shown, self._started, self._name = advance, 0, time.monotonic(), ""
+
+    def show(self, done: Progress, name: str | None = None) -> None:
+        self._name = name or self._name
+        rate = done.tokens / max(time.monotonic() - self._started, 1e-9)
+        note = f"{rate:,.0f} tokens/s, {done.documents:,} documents, {self._name}"
+        self._advance(done.file_bytes - self._shown, note)
+        self._shown = done.file_bytes
+
+
+def _useful_workers(wanted: int, total_bytes: int | None) -> int:
+    return wanted if total_bytes is None else min(wanted, 1 + total_bytes // BYTES_PER_WORKER)
+
+
+def _finish(work: _Work, encoder: Encoder) -> dict[str, Marker]:
+    """Put all outputs in place, then forget how they were made."""
+    joined: dict[str, Marker] = {}
+    for job in work.jobs:
+        if job.whole.name not in work.markers:
+            joined[job.whole.name] = join_parts(job, work.markers, encoder)
+        publish(job.whole)
+    for job in work.jobs:  # a kill between two of them leaves a job that is done, whose outputs are refused
+        discard(job)
+    return joined
+
+
+@contextlib.contextmanager
+def _saying_how_to_go_on(jobs: Sequence[Job], overwrite: bool, ranks: Ranks) -> Iterator[None]:
+    """After an error or an interruption, say what is kept; if that is nothing, leave no trace."""
+    try:
+        yield
     except BaseException:
-        if report.datasets:
-            logger.info("%d datasets were complete before the error and stay", len(report.datasets))
+        if ranks.rank == 0:
+            done, total = sum(map(completed_inputs, jobs)), sum(len(job.whole.inputs) for job in jobs)
+            if done:
+                again = "the same command without --overwrite" if overwrite else "the same command"
+                logger.info("%d of %d inputs are done and kept: %s goes on with the rest", done, total, again)
+            for job in jobs:
+                if completed_inputs(job) == 0:
+                    with contextlib.suppress(
+                        DataError
+                    ):  # what led here is told, not that its traces cannot go
+                        discard(job)
         raise
-    return report
 
 
-def _write_job(
-    job: _Job, chunks: Iterator[EncodedChunk], encoder: Encoder, advance: Callable[[int, str], None]
-) -> tuple[list[PreprocessResult], Skipped]:
-    """Write one dataset for each key; all of them appear together, after the last chunk."""
-    counts, skipped = [_Counts() for _ in job.prefixes], Skipped()
-    with writing_dataset(job.prefixes[0]):
-        with contextlib.ExitStack() as stack:
-            writers = [
-                stack.enter_context(IndexedDatasetWriter(path, encoder.dtype)) for path in job.prefixes
-            ]
-            for chunk in chunks:
-                for writer, count, encoded in zip(writers, counts, chunk.keys, strict=True):
-                    writer.add_documents(encoded.tokens, encoded.lengths)
-                    count.add(encoded)
-                skipped.merge(chunk.skipped)
-                advance(chunk.file_bytes, job.prefixes[0].name)
-            _check_documents(job, counts, skipped)
-            for prefix in job.prefixes:  # a sidecar must not outlive the dataset that is being replaced
-                statistics_path(prefix).unlink(missing_ok=True)
-        results = [
-            _write_statistics(path, count, encoder) for path, count in zip(job.prefixes, counts, strict=True)
-        ]
-    return results, skipped
-
-
-def _check_documents(job: _Job, counts: Sequence[_Counts], skipped: Skipped) -> None:
-    for prefix, count in zip(job.prefixes, counts, strict=True):
-        if count.documents == 0:
-            more = f" and {len(job.inputs) - 1} more" if len(job.inputs) > 1 else ""
-            first = next(iter(skipped.firsts.values()), "")
-            bad = f", {skipped.total} bad lines, such as {first}"
-            raise DataError(
-                f"{label(job.inputs[0])}{more}: no documents for {prefix.name} ({count.empty} empty texts"
-                f"{bad if skipped.total else ''})"
-            )
-
-
-def _write_statistics(prefix: Path, count: _Counts, encoder: Encoder) -> PreprocessResult:
-    settings, tokenizer = encoder.settings, encoder.tokenizer
-    statistics = DatasetStatistics(
-        tokens=count.tokens,
-        documents=count.documents,
-        bytes=count.text_bytes,
-        tokenizer=TokenizerIdentity(
-            type=settings.tokenizer_type, vocab_size=tokenizer.vocab_size, sha256=tokenizer.fingerprint
-        ),
-        append_eod=settings.append_eod,
-        prepend_bos=settings.prepend_bos,
-        eod_id=tokenizer.eos_id,
+def _report(work: _Work, seconds: float) -> PreprocessReport:
+    report = PreprocessReport(
+        inputs=work.inputs,
+        resumed=work.resumed,
+        file_bytes=_size(work.todo),
+        seconds=seconds,
     )
-    statistics.write(prefix)
-    return PreprocessResult(prefix, statistics, count.empty)
+    for job in work.jobs:
+        marker = work.markers[job.whole.name]
+        report.skipped.merge(marker.skipped)
+        report.datasets.extend(
+            PreprocessResult(prefix, count.statistics(marker.encoding), count.empty)
+            for prefix, count in zip(job.whole.outputs, marker.counts, strict=True)
+        )
+    return report

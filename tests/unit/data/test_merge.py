@@ -217,7 +217,7 @@ def test_an_input_that_shrinks_meanwhile_leaves_nothing(
     a, old = write_set("a", [3, 4]), write_set("out", [1])
     check = merge._check_together
 
-    def check_then_cut(sources: Sequence[merge._Source]) -> None:
+    def check_then_cut(sources: Sequence[merge.Source]) -> None:
         check(sources)
         os.truncate(f"{a}{suffix}", size)
 

@@ -62,7 +62,9 @@ def run(inputs: Sequence[Path], output: Path | str, **options: Any) -> list[Prep
 
 
 def files_in(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """Those that ``ls`` shows: what is kept to go on after an error is hidden."""
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return [name for name in found if not name.startswith(".")]
 
 
 def megatron_files(folder: Path, documents: Sequence[Sequence[int]], dtype: type) -> tuple[bytes, bytes]:
@@ -348,12 +350,13 @@ def test_command_says_what_it_wrote(
     common = ["--input", text_file, "--tokenizer-type", "ByteTokenizer", "--append-eod", "--workers", "1"]
     assert command.run(parse(*common, "--output-prefix", tmp_path / "p")) == 0
     printed = capsys.readouterr().out
-    text_bytes = sum(len(text.encode()) for text in TEXTS)
-    tokens = text_bytes + 4
-    assert (
-        f"p_text_document: {tokens} tokens, 4 documents, {text_bytes / tokens:.2f} bytes a token" in printed
-    )
+    size = sum(len(text.encode()) for text in TEXTS)
+    assert f"p_text_document: {size + 4} tokens, 4 documents, {size / (size + 4):.2f} bytes a" in printed
     assert "1 empty texts became no document" in printed
+    assert f"1 of 1 inputs, {text_file.stat().st_size} bytes, tokenized in " in printed
+    assert (
+        f"next: check it with python tools/inspect_dataset.py {tmp_path}/p_text_document --verify" in printed
+    )
     assert f'- path: "{tmp_path}/p_text_document"' in printed
 
     files = [write_jsonl(tmp_path / f"{number}.jsonl", [{"text": "a"}]) for number in range(7)]

@@ -63,8 +63,27 @@ def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(
         advance(1, "too early again")
         now += console.PLAIN_LINE_INTERVAL_S
         advance(1, "second")
-    lines = ["counting: 1,500/12,000 things first", "counting: 1,502/12,000 things second"]
-    assert capsys.readouterr().err.splitlines() == lines
+    assert capsys.readouterr().err.splitlines() == [
+        "counting: 12 %, 1,500 of 12,000 things, 150 things/s, 0:01:10 left, first",
+        "counting: 12 %, 1,502 of 12,000 things, 75 things/s, 0:02:19 left, second",
+    ]
+
+
+def test_what_was_done_before_counts_for_the_fraction_but_not_for_the_speed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    with progress("reading", 10_000_000, "bytes", done=8_000_000) as advance:
+        now += console.PLAIN_LINE_INTERVAL_S
+        advance(500_000, "[a].jsonl")
+    with progress("reading", None, "bytes") as advance:
+        now += console.PLAIN_LINE_INTERVAL_S
+        advance(5_000, "stdin")
+    assert capsys.readouterr().err.splitlines() == [
+        "reading: 85 %, 8.5 MB of 10.0 MB, 50.0 kB/s, 0:00:30 left, [a].jsonl",
+        "reading: 5.0 kB, 500 bytes/s, stdin",
+    ]
 
 
 def test_other_ranks_show_no_progress(
