@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from megatron_ext import _C
 from megatron_ext.tokenizer.base import TokenIds, check_ids, well_formed
 
 BYTES = 256
@@ -27,6 +28,10 @@ class ByteTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[TokenIds]:
         """UTF-8 bytes of each text."""
         return [np.frombuffer(well_formed(text).encode(), np.uint8).astype(np.int32) for text in texts]
+
+    def native_encoder(self) -> _C.TextEncoder:
+        """The same bytes, from C++."""
+        return _C.ByteEncoder()
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the bytes; broken UTF-8 gives U+FFFD."""

@@ -75,6 +75,9 @@ class HuggingFaceTokenizer:
         encodings = self._backend.encode_batch_fast(well_formed_texts, add_special_tokens=False)
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
+    def native_encoder(self) -> None:
+        """None: the library is the only one that gives its ids."""
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` without special tokens."""
         check_ids(ids, self.vocab_size)

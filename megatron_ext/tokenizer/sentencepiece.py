@@ -48,6 +48,9 @@ class SentencePieceTokenizer:
         batch = self._processor.encode([well_formed(text) for text in texts], out_type=int, num_threads=1)
         return [np.array(ids, np.int32) for ids in batch]
 
+    def native_encoder(self) -> None:
+        """None: the library is the only one that gives its ids."""
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids``; control pieces give nothing, broken UTF-8 gives U+FFFD."""
         check_ids(ids, self.vocab_size)
