@@ -23,6 +23,9 @@ from megatron_ext.data.preprocess_rows import BadRowError, Skipped, texts_of
 from megatron_ext.errors import DataError, TokenizerError
 from megatron_ext.tokenizer.base import Tokenizer
 from megatron_ext.tokenizer.build import build_tokenizer
+from megatron_ext.utils.console import get_logger
+
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,8 @@ def encode_chunks(chunks: Iterator[Chunk], encoder: Encoder, workers: int) -> Ge
     Raises:
         DataError: a row is bad, or a worker died.
     """
+    if encoder.native is None:
+        logger.info("%s", encoder.tokenizer.no_native_encoder)
     if encoder.native is None and workers == 1:
         yield from map(encoder.encode, chunks)
         return

@@ -52,6 +52,10 @@ class Tokenizer(Protocol):
     def native_encoder(self) -> _C.TextEncoder | None:
         """Exact encoder in C++ for the same ids as ``encode``, None where there is none."""
 
+    @property
+    def no_native_encoder(self) -> str | None:
+        """Why there is none, for whoever encodes to log once; None where there is one."""
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` without control tokens.
 

@@ -19,6 +19,7 @@ class ByteTokenizer:
     eos_id = BYTES + 1
     pad_id = BYTES + 2
     unk_id = None
+    no_native_encoder = None
     fingerprint = hashlib.sha256(b"ByteTokenizer: 256 bytes, bos, eos, pad").hexdigest()
 
     def encode(self, text: str) -> list[int]:

@@ -24,6 +24,8 @@ class HuggingFaceTokenizer:
     other, and text that spells them gives their ids.
     """
 
+    no_native_encoder = "Hugging Face tokenizers: encoded by the tokenizers library"
+
     def __init__(self, model: Path) -> None:
         """Load the tokenizer.
 
