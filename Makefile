@@ -47,3 +47,4 @@ test: lint
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/preprocess.py

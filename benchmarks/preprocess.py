@@ -8,6 +8,7 @@ arguments, the text is that of the example in this repository, which is small: s
 """
 
 import argparse
+import filecmp
 import gzip
 import json
 import os
@@ -37,6 +38,7 @@ class Run:
     """One command that tokenized the text."""
 
     seconds: float
+    cpu_seconds: float  # of all its processes: what other load on the machine changes least
     peak_mb: float  # of its largest process
 
 
@@ -65,6 +67,12 @@ def main() -> None:
     rates = (text_mb / ours.seconds, text_mb / theirs.seconds)
     table.add_row("MB of text a second", f"{rates[0]:.1f}", f"{rates[1]:.1f}", f"{rates[0] / rates[1]:.1f}")
     table.add_row("seconds", f"{ours.seconds:.2f}", f"{theirs.seconds:.2f}", "")
+    table.add_row(
+        "CPU seconds",
+        f"{ours.cpu_seconds:.2f}",
+        f"{theirs.cpu_seconds:.2f}",
+        f"{theirs.cpu_seconds / ours.cpu_seconds:.1f}",
+    )
     table.add_row("peak of the largest process, MB", f"{ours.peak_mb:.0f}", f"{theirs.peak_mb:.0f}", "")
     Console().print(table)
     record = {
@@ -76,6 +84,7 @@ def main() -> None:
         "megatron_ext": {"mb_per_second": rates[0], "runs": [asdict(run) for run in runs[0]]},
         "megatron_lm": {"mb_per_second": rates[1], "runs": [asdict(run) for run in runs[1]]},
         "ratio": rates[0] / rates[1],
+        "cpu_ratio": theirs.cpu_seconds / ours.cpu_seconds,
         "files_equal": True,
     }
     write_text(arguments.output, json.dumps(record, indent=2) + "\n")
@@ -99,9 +108,8 @@ def measure(
         for part, command in zip(runs, (ours, theirs), strict=True):
             part.append(timed(command))
         for suffix in (".bin", ".idx"):
-            if (folder / f"ours_text_document{suffix}").read_bytes() != (
-                folder / f"theirs{suffix}"
-            ).read_bytes():
+            written = (folder / f"{name}{suffix}" for name in ("ours_text_document", "theirs"))
+            if not filecmp.cmp(*written, shallow=False):
                 sys.exit(f"the {suffix} files differ: the figures mean nothing")
     return runs
 
@@ -109,13 +117,13 @@ def measure(
 def timed(command: Sequence[str]) -> Run:
     """Run a Python script to its end; its children count for memory as far as it waits for them."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-W", "ignore", *command], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         sys.exit(f"failed: {shlex.join(command)}")
-    return Run(seconds, usage.ru_maxrss / 1e3)
+    return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e3)
 
 
 def text_bytes(source: Path) -> int:

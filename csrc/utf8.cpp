@@ -93,4 +93,19 @@ bool is_utf8(std::string_view text) {
   return (stepped(state, bytes + i, text.size() - i) & 63) == kCharacter;
 }
 
+void append_utf8(std::string& out, std::uint32_t character) {
+  const auto tail = [character](int shift) {
+    return static_cast<char>(0x80 | ((character >> shift) & 0x3F));
+  };
+  if (character < 0x80) {
+    out += static_cast<char>(character);
+  } else if (character < 0x800) {
+    out += {static_cast<char>(0xC0 | character >> 6), tail(0)};
+  } else if (character < 0x10000) {
+    out += {static_cast<char>(0xE0 | character >> 12), tail(6), tail(0)};
+  } else {
+    out += {static_cast<char>(0xF0 | character >> 18), tail(12), tail(6), tail(0)};
+  }
+}
+
 }  // namespace megatron_ext
