@@ -38,7 +38,7 @@ void BpeEncoder::load(std::string_view text) {
   const auto* position = reinterpret_cast<const std::uint8_t*>(text.data());
   const auto* end = position + text.size();
   text_.clear();
-  text_.reserve(1 + text.size() + ChunkMemo::kMaxBytes);
+  text_.reserve(1 + text.size() + LongMemo::kMaxBytes);
   if (model_->add_dummy_prefix()) text_.push_back(' ');
   const auto* valid = position;  // what is valid from here on has not been copied
   while (position < end) {
@@ -57,7 +57,7 @@ void BpeEncoder::load(std::string_view text) {
   }
   text_.insert(text_.end(), valid, end);
   text_size_ = text_.size();
-  text_.resize(text_size_ + ChunkMemo::kMaxBytes);
+  text_.resize(text_size_ + LongMemo::kMaxBytes);
 }
 
 // Finds where chunks end, from the character at `position` on, which moves ahead; stops at `end` (the end of
@@ -90,33 +90,69 @@ std::size_t BpeEncoder::cut(const std::uint8_t*& position, const std::uint8_t* e
   return count;
 }
 
+// Encodes the chunks that `cut` found, the first from `start` on.
 void BpeEncoder::encode_chunks(const std::uint8_t* start, std::size_t count,
                                std::vector<std::uint32_t>& ids) {
+  prepare_lookups(start, count);
+  for (std::size_t i = 0; i < count; ++i) {
+    i = append_known(i, count, ids);
+    if (i < count) encode_chunk(i > 0 ? chunk_ends_[i - 1] : start, chunk_ends_[i], ids);
+  }
+}
+
+// All the memory that the chunks need is on its way before the first is looked up.
+void BpeEncoder::prepare_lookups(const std::uint8_t* start, std::size_t count) {
   const auto* chunk = start;
   for (std::size_t i = 0; i < count; ++i) {
     const auto size = static_cast<std::size_t>(chunk_ends_[i] - chunk);
-    if (size <= ChunkMemo::kMaxBytes) {
-      Lookup& lookup = lookups_[i];
-      lookup.key = ChunkMemo::key_of(chunk, size);
-      lookup.home = memo_.home_of(lookup.key);
-      memo_.prefetch(lookup.home);
+    Lookup& lookup = lookups_[i];
+    if (size <= ShortMemo::kMaxBytes) {
+      lookup.key = ShortMemo::key_of(chunk, size);
+      lookup.home = short_memo_.home_of(lookup.key);
+      short_memo_.prefetch(lookup.home);
+    } else {
+      lookup = Lookup{};  // which is not found
+      lookup.key.size = ~std::uint32_t{0};
     }
     chunk = chunk_ends_[i];
   }
-  chunk = start;
-  for (std::size_t i = 0; i < count; ++i) {
-    const auto* chunk_end = chunk_ends_[i];
-    const auto size = static_cast<std::size_t>(chunk_end - chunk);
-    if (size > ChunkMemo::kMaxBytes) {
-      merger_.encode(chunk, chunk_end, ids);
-    } else if (const auto* known = memo_.find(lookups_[i].key, lookups_[i].home)) {
-      ids.insert(ids.end(), known->ids.begin(), known->ids.begin() + known->num_ids);
-    } else {
-      const auto before = ids.size();
-      merger_.encode(chunk, chunk_end, ids);
-      memo_.add(lookups_[i].key, lookups_[i].home, ids.data() + before, ids.size() - before);
-    }
-    chunk = chunk_end;
+}
+
+// Appends ids of chunks from the first on, as long as they are known; returns the first that is not, or
+// `count`.
+std::size_t BpeEncoder::append_known(std::size_t first, std::size_t count,
+                                     std::vector<std::uint32_t>& ids) const {
+  const auto before = ids.size();
+  ids.resize(before + ShortMemo::kIdsPerSlot * (count - first));  // at most, and cut down in the end
+  auto* out = ids.data() + before;
+  for (; first < count; ++first) {
+    const auto* known = short_memo_.find(lookups_[first].key, lookups_[first].home);
+    if (!known) break;
+    std::memcpy(out, known->ids.data(), sizeof known->ids);
+    out += known->num_ids;
+  }
+  ids.resize(static_cast<std::size_t>(out - ids.data()));
+  return first;
+}
+
+// A chunk that is not in the memory of short ones.
+void BpeEncoder::encode_chunk(const std::uint8_t* chunk, const std::uint8_t* end,
+                              std::vector<std::uint32_t>& ids) {
+  const auto size = static_cast<std::size_t>(end - chunk);
+  if (size > LongMemo::kMaxBytes) return merger_.encode(chunk, end, ids);
+  const auto key = LongMemo::key_of(chunk, size);
+  if (const auto* known = long_memo_.find(key, long_memo_.home_of(key))) {
+    ids.insert(ids.end(), known->ids.begin(), known->ids.begin() + known->num_ids);
+    return;
+  }
+  const auto before = ids.size();
+  merger_.encode(chunk, end, ids);
+  const auto* added = ids.data() + before;
+  const auto num_added = ids.size() - before;
+  if (size <= ShortMemo::kMaxBytes && num_added <= ShortMemo::kIdsPerSlot) {
+    short_memo_.add(ShortMemo::key_of(chunk, size), added, num_added);
+  } else if (num_added <= LongMemo::kIdsPerSlot) {
+    long_memo_.add(key, added, num_added);
   }
 }
 

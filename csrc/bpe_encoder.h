@@ -28,18 +28,25 @@ class BpeEncoder : public TextEncoder {
  private:
   static constexpr std::size_t kBatch = 64;  // chunks that are looked up together
 
+  using ShortMemo = ChunkMemo<2, 3, (1 << 18)>;  // 8 MiB: 98 chunks in 100
+  using LongMemo = ChunkMemo<8, 15, (1 << 16)>;  // 8 MiB: nearly all others
+
   struct Lookup {
-    ChunkMemo::Key key;
+    ShortMemo::Key key;
     std::size_t home;
   };
 
   void load(std::string_view text);
   std::size_t cut(const std::uint8_t*& position, const std::uint8_t* end);
   void encode_chunks(const std::uint8_t* start, std::size_t count, std::vector<std::uint32_t>& ids);
+  void prepare_lookups(const std::uint8_t* start, std::size_t count);
+  std::size_t append_known(std::size_t first, std::size_t count, std::vector<std::uint32_t>& ids) const;
+  void encode_chunk(const std::uint8_t* chunk, const std::uint8_t* end, std::vector<std::uint32_t>& ids);
 
   std::shared_ptr<const BpeModel> model_;
   BpeMerger merger_;
-  ChunkMemo memo_;
+  ShortMemo short_memo_;
+  LongMemo long_memo_;
   std::vector<std::uint8_t>
       text_;  // the document, valid, with its dummy prefix and room to read beyond its end
   std::size_t text_size_ = 0;

@@ -199,15 +199,6 @@ bool BpeModel::match_user_defined(const std::uint8_t*& text, const std::uint8_t*
   return match_end != nullptr;
 }
 
-void BpeModel::append_symbols(const std::uint8_t* text, const std::uint8_t* end,
-                              std::vector<Symbol>& symbols) const {
-  while (text < end) {
-    Symbol symbol;
-    if (trie_.empty() || !match_user_defined(text, end, symbol)) symbol = symbol_of(next_character(text));
-    symbols.push_back(symbol);
-  }
-}
-
 void BpeModel::append_ids(Symbol symbol, std::vector<std::uint32_t>& ids) const {
   if (symbol >= kCharacter) {
     const char32_t character = symbol - kCharacter;

@@ -60,9 +60,13 @@ class BpeModel {
     return ascii_pairs_[left * std::size_t{2} + right / 64] >> (right % 64) & 1;
   }
 
-  // Appends the symbols from which the merging of [text, end) starts. The text is valid and not cut where
-  // joinable() says yes.
-  void append_symbols(const std::uint8_t* text, const std::uint8_t* end, std::vector<Symbol>& symbols) const;
+  // The symbol at `text` from which merging starts, and moves past it. The text is valid, and its `end` is
+  // not where joinable() says yes.
+  Symbol next_symbol(const std::uint8_t*& text, const std::uint8_t* end) const {
+    Symbol symbol;
+    const bool user_defined = !trie_.empty() && match_user_defined(text, end, symbol);
+    return user_defined ? symbol : symbol_of(next_character(text));
+  }
 
   Merge merge(Symbol left, Symbol right) const {
     const Merge* found = merges_.find(std::uint64_t{left} << 32 | right);

@@ -99,13 +99,24 @@ def test_bytes_that_are_no_text(pieces: list[Piece], parts: list[bytes]) -> None
 
 
 @given(models(), st.integers(0, 2**32))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_long_chunks(pieces: list[Piece], seed: int) -> None:
-    """Long enough for the heap, in which merges overtake each other."""
+    """Long enough for the heap, in which merges overtake each other, and for several blocks."""
     rng = random.Random(seed)
     pair = pair_of(pieces)
-    for length in (60, 70, 500):
+    for length in (60, 70, 300, 2000):
         pair.check("".join(rng.choices(ALPHABET[:3], k=length)).encode())
+        pair.check("".join(rng.choices(["ab", "abc", "cab", "a▁", "b"], k=length)).encode())
+
+
+@pytest.mark.parametrize("length", [255, 256, 257, 258, 511, 512, 513, 768, 999, 1000])
+def test_what_the_end_of_a_text_decides_at_its_beginning(length: int) -> None:
+    """Each pair goes before the one to its left, so that blocks of a long chunk take back all before them."""
+    characters = [chr(0x4E00 + i) for i in range(1000)]
+    pairs: list[Piece] = [("".join(pair), i) for i, pair in enumerate(itertools.pairwise(characters))]
+    pair = pair_of([*((character, -1) for character in characters), *pairs])
+    ids = pair.check("".join(characters[:length]).encode())
+    assert len(ids) == (length + 1) // 2
 
 
 def test_a_line_of_ten_megabytes_without_a_boundary() -> None:
