@@ -1,7 +1,7 @@
-// Python sees csrc through this file and through nothing else. No algorithm lives here: arguments are turned
-// into pointers, the GIL is released, and results come back as arrays that own their memory.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
+// Python sees csrc through bindings*.cpp and through nothing else. No algorithm lives here: arguments are
+// turned into pointers, the GIL is released, and results come back as arrays that own their memory.
+#include "bindings.h"
+
 #include <pybind11/stl.h>
 
 #include <cerrno>
@@ -23,12 +23,8 @@
 #include "sample_index.h"
 #include "shuffle.h"
 
-namespace py = pybind11;
-
 namespace megatron_ext {
 namespace {
-
-using ReleaseGil = py::call_guard<py::gil_scoped_release>;
 
 template <typename T>
 using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
@@ -146,13 +142,6 @@ void bind_indexed(py::module_& module) {
           },
           py::arg("tokens"), py::arg("lengths"))
       .def("finish", &IndexedBuilder::finish, ReleaseGil());
-}
-
-template <typename T>
-py::array_t<T> owned(std::vector<T> values, std::vector<py::ssize_t> shape) {
-  auto* storage = new std::vector<T>(std::move(values));
-  const py::capsule owner(storage, [](void* pointer) { delete static_cast<std::vector<T>*>(pointer); });
-  return py::array_t<T>(std::move(shape), storage->data(), owner);
 }
 
 template <typename T>
@@ -304,4 +293,6 @@ PYBIND11_MODULE(_C, module) {
   megatron_ext::bind_indexed(module);
   megatron_ext::bind_samples(module);
   megatron_ext::bind_blend(module);
+  megatron_ext::bind_tokenizer(module);
+  megatron_ext::bind_text(module);
 }

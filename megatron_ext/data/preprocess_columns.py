@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from megatron_ext.data import preprocess_read
 from megatron_ext.data.preprocess_read import Chunk
-from megatron_ext.data.preprocess_rows import KEYS_SHOWN, Row, column_row
+from megatron_ext.data.preprocess_rows import KEYS_SHOWN, Columns, column_row
 from megatron_ext.errors import DataError
 
 ROWS_PER_STEP = 128  # documents that become Python objects together
@@ -78,24 +78,24 @@ def _check_columns(path: Path, schema: pa.Schema, keys: Sequence[str]) -> None:
 
 def _chunks(path: Path, keys: Sequence[str], batches: Batches) -> Iterator[Chunk]:
     """Chunks of about `CHUNK_BYTES`; a last one, perhaps without rows, since a file may well have none."""
-    first, rows, text_bytes, file_bytes = 1, [], 0, 0
+    first, rows, text_bytes, file_bytes = 1, _no_rows(keys), 0, 0
     for batch, batch_bytes in batches:
         file_bytes += batch_bytes
         needed = batch.select(list(keys))
         needed.validate()  # before anything else: pyarrow itself crashes on lengths that are not true
         for start in range(0, needed.num_rows, ROWS_PER_STEP):
             part = needed.slice(start, ROWS_PER_STEP)
-            rows += _rows(part, keys)
+            for key, column in zip(keys, part.columns, strict=True):
+                rows.values[key].extend(_undecoded(column).to_pylist())
             text_bytes += part.nbytes
             if text_bytes >= preprocess_read.CHUNK_BYTES:
                 yield Chunk(path, first, rows, file_bytes, column_row)
-                first, rows, text_bytes, file_bytes = first + len(rows), [], 0, 0
+                first, rows, text_bytes, file_bytes = first + len(rows), _no_rows(keys), 0, 0
     yield Chunk(path, first, rows, file_bytes, column_row)
 
 
-def _rows(batch: pa.RecordBatch, keys: Sequence[str]) -> list[Row]:
-    columns = [_undecoded(column).to_pylist() for column in batch.columns]
-    return [dict(zip(keys, values, strict=True)) for values in zip(*columns, strict=True)]
+def _no_rows(keys: Sequence[str]) -> Columns:
+    return Columns({key: [] for key in keys})
 
 
 def _undecoded(column: Any) -> Any:

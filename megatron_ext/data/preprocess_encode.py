@@ -1,12 +1,14 @@
-"""Rows of text to ids, in this process or in several."""
+"""Rows of text to ids: on threads where the encoder is in C++, in processes where a library encodes."""
 
 import collections
 import contextlib
+import copy
 import multiprocessing
 import os
+import queue
 import signal
-from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +16,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from megatron_ext import _C
 from megatron_ext.data.indexed import token_dtype
 from megatron_ext.data.preprocess_read import Chunk
 from megatron_ext.data.preprocess_rows import BadRowError, Skipped, texts_of
 from megatron_ext.errors import DataError, TokenizerError
 from megatron_ext.tokenizer.base import Tokenizer
 from megatron_ext.tokenizer.build import build_tokenizer
+from megatron_ext.utils.console import get_logger
+
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class EncodedChunk:
 
 
 class Encoder:
-    """Turns chunks into ids."""
+    """Turns chunks into ids; one thread at a time uses it."""
 
     def __init__(self, settings: EncodeSettings) -> None:
         """Load the tokenizer.
@@ -66,18 +72,25 @@ class Encoder:
         self.settings = settings
         self.tokenizer: Tokenizer = build_tokenizer(settings.tokenizer_type, settings.tokenizer_model)
         self.dtype = token_dtype(self.tokenizer.vocab_size)
+        self.native = self.tokenizer.native_encoder()
         self._before = self._control("BOS", self.tokenizer.bos_id, settings.prepend_bos)
         self._after = self._control("EOS", self.tokenizer.eos_id, settings.append_eod)
 
-    def _control(self, name: str, token: int | None, wanted: bool) -> npt.NDArray[Any]:
-        """The token to put at one end of each document, as an array of one id or none."""
+    def _control(self, name: str, token: int | None, wanted: bool) -> int | None:
+        """The token to put at one end of each document, or none."""
         if wanted and token is None:
             kind, model = self.settings.tokenizer_type, self.settings.tokenizer_model
             raise TokenizerError(
                 f"{model}: the {kind} has no {name} token (Hugging Face names it in tokenizer_config.json, "
                 f"as {name.lower()}_token); use one that has, or do without"
             )
-        return np.array([token] if wanted else [], self.dtype)
+        return token if wanted else None
+
+    def clone(self) -> "Encoder":
+        """Another for the same ids, for another thread: what C++ remembers of texts is not shared."""
+        other = copy.copy(self)
+        other.native = None if self.native is None else self.native.clone()
+        return other
 
     def encode(self, chunk: Chunk) -> EncodedChunk:
         """Ids of every document of ``chunk``.
@@ -85,68 +98,100 @@ class Encoder:
         Raises:
             DataError: a row is bad and the settings do not say to skip it; names file and line.
         """
-        texts: list[list[str]] = [[] for _ in self.settings.json_keys]
-        skipped = Skipped()
-        for index, raw in enumerate(chunk.rows):
+        texts, skipped = chunk.texts(self.settings.json_keys), Skipped()
+        for index in texts.odd_rows():
             try:
-                row = chunk.parse(raw)
-                found = texts_of(row, self.settings.json_keys) if row is not None else []
+                row = chunk.parse(chunk.rows[index])
+                found = None if row is None else texts_of(row, self.settings.json_keys)
             except BadRowError as error:
                 message = f"{chunk.where(index)}: {error}"
                 if not self.settings.skip_bad_rows:
                     raise DataError(message) from error
                 skipped.add(error.reason, message)
-                continue
-            for collected, text in zip(texts, found, strict=False):  # nothing was found in a blank line
-                collected.append(text)
-        keys = [self._encode_texts(part) for part in texts]
+                found = None
+            if found is None:
+                texts.drop(index)
+            else:
+                texts.replace(index, [text.encode() for text in found])
+        keys = [self._encode_texts(texts, key) for key in range(len(self.settings.json_keys))]
         return EncodedChunk(keys, skipped, chunk.file_bytes, chunk.ends_dataset)
 
-    def _encode_texts(self, texts: list[str]) -> Encoded:
+    def _encode_texts(self, texts: _C.Texts, key: int) -> Encoded:
+        if self.native is not None:
+            return Encoded(*texts.encode(self.native, key, self.dtype, self._before, self._after))
+        before, after = (
+            np.array([] if token is None else [token], self.dtype) for token in (self._before, self._after)
+        )
         pieces: list[npt.NDArray[Any]] = [np.empty(0, self.dtype)]
         lengths: list[int] = []
         text_bytes = 0
-        for text, ids in zip(texts, self.tokenizer.encode_batch(texts), strict=True):
+        strings = texts.strings(key)
+        for text, ids in zip(strings, self.tokenizer.encode_batch(strings), strict=True):
             if ids.size:
-                pieces += (self._before, ids.astype(self.dtype), self._after)
-                lengths.append(self._before.size + ids.size + self._after.size)
+                pieces += (before, ids.astype(self.dtype), after)
+                lengths.append(before.size + ids.size + after.size)
                 text_bytes += len(text.encode())
-        empty = len(texts) - len(lengths)
+        empty = len(strings) - len(lengths)
         return Encoded(np.concatenate(pieces), np.array(lengths, np.int64), text_bytes, empty)
 
 
+Submit = Callable[[Chunk], Future[EncodedChunk]]
+
+
 def encode_chunks(chunks: Iterator[Chunk], encoder: Encoder, workers: int) -> Generator[EncodedChunk]:
-    """Encode ``chunks`` in order, in this process or in ``workers`` others; few are in memory at once.
+    """Encode ``chunks`` in order, on ``workers`` threads or in as many processes; few are in memory at once.
 
     Raises:
         DataError: a row is bad, or a worker died.
     """
-    if workers == 1:
+    if encoder.native is None:
+        logger.info("%s", encoder.tokenizer.no_native_encoder)
+    if encoder.native is None and workers == 1:
         yield from map(encoder.encode, chunks)
         return
-    with _pool(encoder.settings, workers) as pool:
+    with _processes(encoder, workers) if encoder.native is None else _threads(encoder, workers) as submit:
         pending: collections.deque[Future[EncodedChunk]] = collections.deque()
-        try:
-            for chunk in chunks:
-                pending.append(pool.submit(_encode_in_worker, chunk))
-                if len(pending) > 2 * workers:
-                    yield pending.popleft().result()
-            while pending:
+        for chunk in chunks:
+            pending.append(submit(chunk))
+            if len(pending) > 2 * workers:
                 yield pending.popleft().result()
-        except BrokenProcessPool as error:
-            raise DataError(
-                "a tokenizing process died (out of memory?); use fewer --workers, and call preprocess() "
-                'under if __name__ == "__main__" in a script of your own'
-            ) from error
+        while pending:
+            yield pending.popleft().result()
 
 
 @contextlib.contextmanager
-def _pool(settings: EncodeSettings, workers: int) -> Iterator[ProcessPoolExecutor]:
+def _threads(encoder: Encoder, workers: int) -> Iterator[Submit]:
+    """Threads of this process: all that takes time happens in C++ and without the interpreter's lock."""
+    idle: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
+    for _ in range(workers):
+        idle.put(encoder.clone())
+
+    def encode(chunk: Chunk) -> EncodedChunk:
+        own = idle.get()
+        try:
+            return own.encode(chunk)
+        finally:
+            idle.put(own)
+
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield lambda chunk: pool.submit(encode, chunk)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _processes(encoder: Encoder, workers: int) -> Iterator[Submit]:
     """Fresh processes (spawn): forking one whose libraries have threads, as tokenizers has, can hang."""
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(settings,))
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(encoder.settings,))
     try:
-        yield pool
+        yield lambda chunk: pool.submit(_encode_in_worker, chunk)
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a tokenizing process died (out of memory?); use fewer --workers, and call preprocess() "
+            'under if __name__ == "__main__" in a script of your own'
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from megatron_ext import _C
 from megatron_ext.data.preprocess_open import COMPRESSIONS, READ_ERRORS, STDIN, opened
-from megatron_ext.data.preprocess_rows import Row, json_row, text_row
+from megatron_ext.data.preprocess_rows import Columns, Lines, Row, json_row, text_row
 from megatron_ext.errors import DataError, MissingDependencyError
 
-CHUNK_BYTES = 1 << 19  # some 0.1 s of encoding: long beside the cost of a task, short beside a job
+CHUNK_BYTES = 1 << 19  # some 10 ms of encoding: long beside the cost of a task, short beside a job
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,12 @@ class Chunk:
     def where(self, index: int) -> str:
         """File and line (or row) of ``rows[index]``."""
         return f"{label(self.path)}:{self.first_row + index}"
+
+    def texts(self, keys: Sequence[str]) -> _C.Texts:
+        """Strings under ``keys`` of the rows that are plain; the other rows, here called odd, are for `parse`."""
+        if isinstance(self.rows, Lines | Columns):
+            return self.rows.texts(keys)
+        return _C.odd_texts(len(self.rows), len(keys))
 
 
 class Reader(Protocol):
@@ -46,8 +53,9 @@ def _read_lines(path: Path, keys: Sequence[str]) -> Iterator[Chunk]:  # noqa: AR
     first_line, position = 1, 0
     try:
         with opened(path) as (stream, tell):
-            while lines := stream.readlines(CHUNK_BYTES):
-                reached = tell() if tell else position + sum(map(len, lines))
+            while block := stream.read(CHUNK_BYTES):
+                lines = Lines(block + stream.readline())  # to the end of the last line
+                reached = tell() if tell else position + len(lines.block)
                 yield Chunk(path, first_line, lines, reached - position, json_row)
                 first_line, position = first_line + len(lines), reached
     except READ_ERRORS as error:

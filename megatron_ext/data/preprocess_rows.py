@@ -1,14 +1,70 @@
 """One row of an input (a line of JSON, a file of text, a row of columns) to its texts."""
 
+import functools
+import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, overload
 
+from megatron_ext import _C
 from megatron_ext.tokenizer.base import well_formed
 
 KEYS_SHOWN = 10
 
 Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Lines(Sequence[bytes]):
+    """Lines of JSON as they lie in a file, behind each other; C++ makes texts of them without splitting them."""
+
+    block: bytes
+
+    def texts(self, keys: Sequence[str]) -> _C.Texts:
+        """Strings under ``keys``; odd are the lines whose meaning is for `json_row` to say."""
+        return _C.json_texts(self.block, [key.encode(errors="surrogatepass") for key in keys])
+
+    def __len__(self) -> int:
+        """Number of lines, blank ones included."""
+        return self.block.count(b"\n") + (not self.block.endswith(b"\n"))
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        """A line with its end."""
+        return self._split[index]
+
+    @functools.cached_property
+    def _split(self) -> list[bytes]:
+        return io.BytesIO(self.block).readlines()
+
+
+@dataclass(frozen=True)
+class Columns(Sequence[Row]):
+    """Rows of a Parquet or Arrow file, by column; strings are bytes."""
+
+    values: dict[str, list[Any]]
+
+    def texts(self, keys: Sequence[str]) -> _C.Texts:
+        """Strings of the columns ``keys``; odd are the rows that do not have UTF-8 in each."""
+        return _C.column_texts(tuple(tuple(self.values[key]) for key in keys))
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.values.values())))
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Row]: ...
+    def __getitem__(self, index: int | slice) -> Row | Sequence[Row]:
+        """A row, as `column_row` takes it."""
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        return {key: values[index] for key, values in self.values.items()}
 
 
 class BadRowError(Exception):

@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from megatron_ext import _C
 from megatron_ext.errors import TokenizerError
 
 TokenIds = npt.NDArray[np.int32]
@@ -47,6 +48,13 @@ class Tokenizer(Protocol):
 
     def encode_batch(self, texts: Sequence[str]) -> list[TokenIds]:
         """``encode`` of each text, as int32 arrays."""
+
+    def native_encoder(self) -> _C.TextEncoder | None:
+        """Exact encoder in C++ for the same ids as ``encode``, None where there is none."""
+
+    @property
+    def no_native_encoder(self) -> str | None:
+        """Why there is none, for whoever encodes to log once; None where there is one."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` without control tokens.

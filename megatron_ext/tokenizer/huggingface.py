@@ -24,6 +24,8 @@ class HuggingFaceTokenizer:
     other, and text that spells them gives their ids.
     """
 
+    no_native_encoder = "Hugging Face tokenizers: encoded by the tokenizers library"
+
     def __init__(self, model: Path) -> None:
         """Load the tokenizer.
 
@@ -74,6 +76,9 @@ class HuggingFaceTokenizer:
         well_formed_texts = [well_formed(text) for text in texts]
         encodings = self._backend.encode_batch_fast(well_formed_texts, add_special_tokens=False)
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+    def native_encoder(self) -> None:
+        """None: the library is the only one that gives its ids."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` without special tokens."""

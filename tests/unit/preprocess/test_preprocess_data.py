@@ -1,7 +1,6 @@
 import argparse
 import gzip
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -193,10 +192,10 @@ def test_workers_change_nothing(tmp_path: Path, model: Path, monkeypatch: pytest
     assert files_in(tmp_path / "3") == []
 
 
-def test_a_worker_that_dies_is_an_error(tmp_path: Path, model: Path, text_file: Path) -> None:
-    moved = tmp_path / "moved.model"
-    shutil.copy(model, moved)
-    settings = preprocess_encode.EncodeSettings("SentencePieceTokenizer", str(moved), ("text",), False, False)
+def test_a_worker_that_dies_is_an_error(tmp_path: Path, text_file: Path) -> None:
+    moved = tmp_path / "tokenizer.json"
+    Backend(models.WordLevel({"word": 0}, unk_token="word")).save(str(moved))  # noqa: S106
+    settings = preprocess_encode.EncodeSettings("HuggingFaceTokenizer", str(moved), ("text",), False, False)
     encoder = preprocess_encode.Encoder(settings)
     moved.unlink()  # so that no worker can start
     chunks = preprocess_read.read_chunks(text_file, ("text",))
