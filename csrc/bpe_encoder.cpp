@@ -9,7 +9,7 @@
 namespace megatron_ext {
 namespace {
 
-constexpr std::size_t kKeptCapacity = 1 << 20;
+constexpr std::size_t kKeptCapacity = 1 << 20;  // bytes of a document's copy; a larger one is released
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";
 
 bool is_ascii(const std::uint8_t* eight_bytes) {
@@ -60,15 +60,15 @@ void BpeEncoder::load(std::string_view text) {
   text_.resize(text_size_ + LongMemo::kMaxBytes);
 }
 
-// Finds where chunks end, from the character at `position` on, which moves ahead; stops at `end` (the end of
-// the last chunk) or when there are about kBatch. Returns how many.
+// Finds where chunks end, from the character at `position` on, which moves ahead; stops at `end`, where the
+// last chunk ends, or when there are about kBatch. Returns how many there are.
 std::size_t BpeEncoder::cut(const std::uint8_t*& position, const std::uint8_t* end) {
   std::size_t count = 0;
   const auto* here = position;
   while (count + 8 < kBatch && here < end) {
     if (end - here > 8 && is_ascii(here) && here[8] < 0x80) {
-      for (int i = 0; i < 8;
-           ++i, ++here) {  // without a branch: chunks are short, and their ends unpredictable
+      // Without a branch: chunks are short, and where they end is hard to predict.
+      for (int i = 0; i < 8; ++i, ++here) {
         chunk_ends_[count] = here + 1;
         count += !model_->joinable_ascii(here[0], here[1]);
       }
@@ -111,14 +111,14 @@ void BpeEncoder::prepare_lookups(const std::uint8_t* start, std::size_t count) {
       lookup.home = short_memo_.home_of(lookup.key);
       short_memo_.prefetch(lookup.home);
     } else {
-      lookup = Lookup{};  // which is not found
-      lookup.key.size = ~std::uint32_t{0};
+      lookup = Lookup{};
+      lookup.key.size = ~std::uint32_t{0};  // which is not found
     }
     chunk = chunk_ends_[i];
   }
 }
 
-// Appends ids of chunks from the first on, as long as they are known; returns the first that is not, or
+// Appends ids of the chunks from `first` on, as long as they are known. Returns the first that is not, or
 // `count`.
 std::size_t BpeEncoder::append_known(std::size_t first, std::size_t count,
                                      std::vector<std::uint32_t>& ids) const {

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "bpe_merger.h"
@@ -47,8 +48,7 @@ class BpeEncoder : public TextEncoder {
   BpeMerger merger_;
   ShortMemo short_memo_;
   LongMemo long_memo_;
-  std::vector<std::uint8_t>
-      text_;  // the document, valid, with its dummy prefix and room to read beyond its end
+  std::vector<std::uint8_t> text_;  // the document, valid, with its dummy prefix and padding
   std::size_t text_size_ = 0;
   std::vector<const std::uint8_t*> chunk_ends_;
   std::vector<Lookup> lookups_;

@@ -21,17 +21,19 @@ std::u32string characters_of(std::string_view text) {
   return characters;
 }
 
-// Scores by rank: the best first, equal ones once.
-std::vector<float> ranked_scores(const SentencePieceModel& model) {
+// The best first. The rank of a piece is the first place of its score, so that equal scores have equal ranks.
+std::vector<float> sorted_scores(const SentencePieceModel& model) {
   std::vector<float> scores;
   for (const auto& piece : model.pieces) scores.push_back(piece.score);
   std::sort(scores.begin(), scores.end(), std::greater<>());
-  scores.erase(std::unique(scores.begin(), scores.end()), scores.end());
   return scores;
 }
 
-bool may_be_merged(const SentencePiece& piece) {
-  return piece.type == PieceType::kNormal || piece.type == PieceType::kUnused;
+// Control pieces and the like never come from text, nor does a piece with a space that is not escaped.
+bool is_reachable(const SentencePiece& piece) {
+  const bool has_plain_space = piece.text.find(' ') != std::string_view::npos;
+  return !has_plain_space && (piece.type == PieceType::kNormal || piece.type == PieceType::kUnused ||
+                              piece.type == PieceType::kUserDefined);
 }
 
 }  // namespace
@@ -43,12 +45,6 @@ BpeModel::BpeModel(const SentencePieceModel& model) : add_dummy_prefix_(model.ad
   collect_merges(model, collect_symbols(model));
   collect_unused(model);
   collect_byte_ids(model);
-}
-
-// Control pieces and the like never come from text, nor does a piece with a space that is not escaped.
-bool BpeModel::is_reachable(const SentencePiece& piece) {
-  return (may_be_merged(piece) || piece.type == PieceType::kUserDefined) &&
-         piece.text.find(' ') == std::string_view::npos;
 }
 
 void BpeModel::collect_pairs(const SentencePieceModel& model) {
@@ -107,7 +103,7 @@ BpeModel::SymbolOfText BpeModel::collect_symbols(const SentencePieceModel& model
 }
 
 void BpeModel::collect_merges(const SentencePieceModel& model, const SymbolOfText& symbols) {
-  const auto scores = ranked_scores(model);
+  const auto scores = sorted_scores(model);
   for (std::size_t id = 0; id < model.pieces.size(); ++id) {
     const auto& [text, score, type] = model.pieces[id];
     if (!is_reachable(model.pieces[id]) || type == PieceType::kUserDefined) continue;

@@ -1,11 +1,10 @@
 // The tables of a SentencePiece BPE model. Immutable: threads share one.
 //
-// Text is a sequence of characters, white space escaped: ' ' stands for U+2581 here, and both mean it in a
-// text. sentencepiece starts from one symbol a character (a user-defined piece is one symbol from the start
-// and stays so), and merges two neighbours as long as any two make a piece, the best score first, the
-// leftmost among equals. Symbols are numbers here: the id of the piece, or, for a character that is no piece
-// of its own but may be part of one, kCharacter + code point. What cannot be merged further becomes its bytes
-// in the end.
+// sentencepiece writes U+2581 for a space. Here ' ' stands for both, in pieces and in text. sentencepiece
+// starts from one symbol a character (a user-defined piece is one symbol from the start and stays so), and
+// merges two neighbours as long as any two make a piece, the best score first, the leftmost among equals.
+// Symbols are numbers here: the id of the piece, or kCharacter + code point for a character that is no piece;
+// it may be part of one, and becomes its bytes where no merge takes it.
 #pragma once
 
 #include <array>
@@ -27,12 +26,11 @@ using Symbol = std::uint32_t;
 struct Merge {
   static constexpr std::uint32_t kNever = ~std::uint32_t{0};
 
-  std::uint32_t rank =
-      kNever;  // lower goes first; equal where scores are equal. Unlike ids, which say nothing
+  std::uint32_t rank = kNever;  // by score, not by id: lower goes first, equal scores have equal ranks
   Symbol symbol = 0;
 };
 
-// Decodes the character at `text`, which must be valid, and moves past it.
+// The character at `text`, which must be valid and moves past it.
 inline char32_t next_character(const std::uint8_t*& text) {
   const auto length = utf8_length(*text);
   const char32_t character = decode_utf8(text, length);
@@ -49,8 +47,8 @@ class BpeModel {
 
   bool add_dummy_prefix() const { return add_dummy_prefix_; }
 
-  // Whether a piece may hold `left` and `right` side by side. Where none does no merge ever crosses, and the
-  // text before and the text after are encoded apart. May say yes in error, which costs time only.
+  // Whether some piece holds `left` and `right` side by side. Where none does, the text before and the text
+  // after are encoded apart. May say yes in error, which costs time only.
   bool joinable(char32_t left, char32_t right) const {
     const auto hash = hash_of_pair(left, right) >> pair_shift_;
     return pairs_[hash / 64] >> (hash % 64) & 1;
@@ -60,8 +58,8 @@ class BpeModel {
     return ascii_pairs_[left * std::size_t{2} + right / 64] >> (right % 64) & 1;
   }
 
-  // The symbol at `text` from which merging starts, and moves past it. The text is valid, and its `end` is
-  // not where joinable() says yes.
+  // The symbol with which merging starts at `text`, which moves past it. The text is valid UTF-8, and its
+  // `end` is not between two characters that are joinable().
   Symbol next_symbol(const std::uint8_t*& text, const std::uint8_t* end) const {
     Symbol symbol;
     const bool user_defined = !trie_.empty() && match_user_defined(text, end, symbol);
@@ -85,7 +83,6 @@ class BpeModel {
   static std::uint64_t hash_of_pair(char32_t left, char32_t right) {
     return (std::uint64_t{left} << 32 | right) * 0x9E3779B97F4A7C15u;
   }
-  static bool is_reachable(const SentencePiece& piece);
 
   void collect_pairs(const SentencePieceModel& model);
   SymbolOfText collect_symbols(const SentencePieceModel& model);

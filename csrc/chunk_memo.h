@@ -11,6 +11,8 @@
 
 namespace megatron_ext {
 
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "keys are cut out of words from their low end");
+
 // Holds chunks of up to 8 * kWords bytes that have up to kMaxIds ids. A slot is half of a cache line, or
 // whole ones.
 template <std::size_t kWords, std::size_t kMaxIds, std::size_t kMaxSlots>
