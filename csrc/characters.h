@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
 
 namespace megatron_ext {
 
@@ -42,17 +41,6 @@ inline std::size_t valid_utf8_length(const std::uint8_t* text, const std::uint8_
   const char32_t character = decode_utf8(text, length);
   if (length == 3) return character >= 0x800 && (character < 0xD800 || character > 0xDFFF) ? length : 0;
   return character >= 0x10000 && character <= 0x10FFFF ? length : 0;
-}
-
-inline bool is_valid_utf8(std::string_view text) {
-  const auto* position = reinterpret_cast<const std::uint8_t*>(text.data());
-  const auto* end = position + text.size();
-  while (position < end) {
-    const auto length = valid_utf8_length(position, end);
-    if (length == 0) return false;
-    position += length;
-  }
-  return true;
 }
 
 // Writes `character` and returns how many bytes it took, at most 4.

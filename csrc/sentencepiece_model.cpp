@@ -8,6 +8,7 @@
 
 #include "characters.h"
 #include "checks.h"
+#include "utf8.h"
 
 namespace megatron_ext {
 namespace {
@@ -135,7 +136,7 @@ constexpr std::size_t kLongestPiece = 1024;
 
 void require_exact_piece(const SentencePiece& piece) {
   const auto& text = piece.text;
-  require_argument(!text.empty() && is_valid_utf8(text), "has a piece that is empty or not UTF-8");
+  require_argument(!text.empty() && is_utf8(text), "has a piece that is empty or not UTF-8");
   require_argument(text.size() <= kLongestPiece, "has a piece of more than ", kLongestPiece, " bytes");
   require_argument(!std::isnan(piece.score), "has a piece whose score is not a number: ", text);
   require_argument(text.find('\0') == std::string_view::npos, "has a piece with a NUL in it");

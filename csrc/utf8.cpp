@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "characters.h"
+
 namespace megatron_ext {
 namespace {
 
@@ -94,18 +96,8 @@ bool is_utf8(std::string_view text) {
 }
 
 void append_utf8(std::string& out, std::uint32_t character) {
-  const auto tail = [character](int shift) {
-    return static_cast<char>(0x80 | ((character >> shift) & 0x3F));
-  };
-  if (character < 0x80) {
-    out += static_cast<char>(character);
-  } else if (character < 0x800) {
-    out += {static_cast<char>(0xC0 | character >> 6), tail(0)};
-  } else if (character < 0x10000) {
-    out += {static_cast<char>(0xE0 | character >> 12), tail(6), tail(0)};
-  } else {
-    out += {static_cast<char>(0xF0 | character >> 18), tail(12), tail(6), tail(0)};
-  }
+  std::uint8_t bytes[4];
+  out.append(reinterpret_cast<const char*>(bytes), encode_utf8(character, bytes));
 }
 
 }  // namespace megatron_ext

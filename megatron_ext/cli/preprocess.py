@@ -102,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="processes in each rank, fewer for little text (default: one a core)",
+        help="threads or processes in each rank, fewer for little text (default: one a core)",
     )
 
 

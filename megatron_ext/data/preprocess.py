@@ -105,7 +105,8 @@ def preprocess(
         json_keys: keys whose strings are text, one dataset for each.
         append_eod: end each document with the tokenizer's EOS.
         prepend_bos: begin each document with the tokenizer's BOS.
-        workers: processes that tokenize, fewer where there is little to do; default: all cores.
+        workers: threads, or processes where the tokenizer has no encoder in C++, fewer where there is little to do;
+            default: all cores.
         overwrite: start anew, and replace datasets that exist.
         shard_per_input: one dataset for each input, ``<output_prefix>/<name of the input>_<key>_document``.
         on_error: whether a bad line (not UTF-8, no JSON object, a key missing or no string) ends the call or is
