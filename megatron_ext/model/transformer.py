@@ -17,7 +17,9 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 
 from megatron_ext.config.sections import RunConfig
-from megatron_ext.kernels.attention import DotProductAttention
+from megatron_ext.kernels.attention.base import AttentionBackend, AttentionNeeds
+from megatron_ext.kernels.attention.choice import choose_attention
+from megatron_ext.kernels.attention.core import DotProductAttention
 from megatron_ext.kernels.rms_norm import RMSNorm
 from megatron_ext.model.vocabulary import mask_padded_logits, padded_vocab_size
 
@@ -77,13 +79,31 @@ def transformer_config(run: RunConfig, *, fused_kernels: bool) -> TransformerCon
     )
 
 
-def layer_spec() -> ModuleSpec:
+def attention_backend(run: RunConfig, config: TransformerConfig) -> AttentionBackend:
+    """The one that ``kernels.attention_backend`` asks for on this device.
+
+    Raises:
+        ConfigError: it cannot serve this run.
+    """
+    on_cpu = config.use_cpu_initialization
+    needs = AttentionNeeds(
+        capability=None if on_cpu else torch.cuda.get_device_capability(),
+        dtype=config.params_dtype,
+        head_size=config.kv_channels,
+        documents=run.data.reset_attention_mask,
+        longer_keys=config.context_parallel_size > 1,
+    )
+    return choose_attention(run.kernels.attention_backend, needs)
+
+
+def layer_spec(backend: AttentionBackend) -> ModuleSpec:
     """One decoder layer: RMSNorm, attention with RoPE, RMSNorm, SwiGLU; no biases."""
+    core_attention = ModuleSpec(module=DotProductAttention, params={"backend": backend})
     attention = ModuleSpec(
         module=SelfAttention,
         params={"attn_mask_type": AttnMaskType.causal},
         submodules=SelfAttentionSubmodules(
-            linear_qkv=ColumnParallelLinear, core_attention=DotProductAttention, linear_proj=RowParallelLinear
+            linear_qkv=ColumnParallelLinear, core_attention=core_attention, linear_proj=RowParallelLinear
         ),
     )
     mlp = ModuleSpec(
@@ -106,7 +126,8 @@ def layer_spec() -> ModuleSpec:
 def build_model(run: RunConfig, config: TransformerConfig) -> GPTModel:
     """This process's pipeline stage and tensor-parallel part, on the CPU or the current GPU."""
     layers_here = config.num_layers // config.pipeline_model_parallel_size
-    block = TransformerBlockSubmodules(layer_specs=[layer_spec()] * layers_here, layer_norm=RMSNorm)
+    layer = layer_spec(attention_backend(run, config))
+    block = TransformerBlockSubmodules(layer_specs=[layer] * layers_here, layer_norm=RMSNorm)
     model = GPTModel(
         config,
         block,
