@@ -34,20 +34,22 @@ class StepOutcome:
     learning_rate: float
 
 
-def connect_schedule(model: DistributedDataParallel, optimizer: MegatronOptimizer) -> None:
+def connect_schedule(model: list[DistributedDataParallel], optimizer: MegatronOptimizer) -> None:
     """Tell megatron-core's schedule how gradients are scaled, reduced and overlapped."""
-    config = get_model_config(model)
+    config, settings = get_model_config(model[0]), model[0].ddp_config
     config.finalize_model_grads_func = finalize_model_grads
     config.grad_scale_func = optimizer.scale_loss
-    if model.ddp_config.overlap_grad_reduce:
-        config.no_sync_func = model.no_sync
-    if model.ddp_config.overlap_param_gather:
-        config.param_sync_func = model.start_param_sync
+    interleaved = len(model) > 1  # then the schedule takes one function for each chunk, else one alone
+    if settings.overlap_grad_reduce:
+        config.no_sync_func = [chunk.no_sync for chunk in model] if interleaved else model[0].no_sync
+    if settings.overlap_param_gather:
+        starts = [chunk.start_param_sync for chunk in model]
+        config.param_sync_func = starts if interleaved else starts[0]
 
 
 def train_step(
     config: RunConfig,
-    model: DistributedDataParallel,
+    model: list[DistributedDataParallel],
     optimizer: MegatronOptimizer,
     micro_batches: list[MicroBatch],
     iteration: int,
@@ -63,7 +65,8 @@ def train_step(
     """
     rate = learning_rate(config.optimizer, config.training.train_iters, iteration)
     set_learning_rate(optimizer, rate, config.optimizer.weight_decay)
-    model.zero_grad_buffer()
+    for chunk in model:
+        chunk.zero_grad_buffer()
     optimizer.zero_grad()
     reports = _run_schedule(model, micro_batches, _training_loss, forward_only=False)
     _, grad_norm, _ = optimizer.step()
@@ -73,7 +76,7 @@ def train_step(
 
 @torch.no_grad()  # megatron-core's forward-only schedule builds the graph of every micro-batch and keeps it
 def validation_step(
-    model: DistributedDataParallel, micro_batches: list[MicroBatch], num_datasets: int
+    model: list[DistributedDataParallel], micro_batches: list[MicroBatch], num_datasets: int
 ) -> torch.Tensor:
     """Σ loss and Σ tokens of each dataset.
 
@@ -97,7 +100,7 @@ def reports_loss() -> bool:
 
 
 def _run_schedule(
-    model: DistributedDataParallel,
+    model: list[DistributedDataParallel],
     micro_batches: list[MicroBatch],
     loss_function: Any,
     *,
@@ -113,7 +116,7 @@ def _run_schedule(
 
     reports: list[torch.Tensor] = get_forward_backward_func()(
         forward_step_func=forward,
-        data_iterator=iter(micro_batches),
+        data_iterator=[iter(micro_batches) for _ in model],
         model=model,
         num_microbatches=len(micro_batches),
         seq_length=width - 1,
@@ -136,12 +139,12 @@ def _to_device(
     )
 
 
-def _device(model: DistributedDataParallel) -> torch.device:
-    device: torch.device = next(model.parameters()).device
+def _device(model: list[DistributedDataParallel]) -> torch.device:
+    device: torch.device = next(model[0].parameters()).device
     return device
 
 
-def _zeros(model: DistributedDataParallel, *shape: int) -> torch.Tensor:
+def _zeros(model: list[DistributedDataParallel], *shape: int) -> torch.Tensor:
     return torch.zeros(*shape, dtype=torch.float64, device=_device(model))
 
 
