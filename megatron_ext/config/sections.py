@@ -122,6 +122,14 @@ class ParallelConfig(Section):
         return layers
 
 
+class KernelsConfig(Section):
+    """Which implementations compute what matters for speed; every choice computes the same."""
+
+    attention_backend: Literal["auto", "flash4", "flash3", "flash2", "cudnn", "sdpa_flash", "torch"] = Field(
+        default="auto", description="auto: the fastest that is installed and fits dtype, head size and device"
+    )
+
+
 class TokenizerConfig(Section):
     """The tokenizer the shards were made with: checked against them and against ``model.vocab_size``."""
 
@@ -302,6 +310,7 @@ class RunConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     model: ModelConfig
     parallel: ParallelConfig = ParallelConfig()
+    kernels: KernelsConfig = KernelsConfig()
     tokenizer: TokenizerConfig
     data: DataConfig
     training: TrainingConfig

@@ -17,7 +17,10 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 
 from megatron_ext.config.sections import ParallelConfig, RunConfig
-from megatron_ext.kernels.attention import DotProductAttention
+from megatron_ext.kernels.attention.base import AttentionBackend, AttentionNeeds
+from megatron_ext.kernels.attention.choice import choose_attention
+from megatron_ext.kernels.attention.context_parallel import ContextParallelAttention
+from megatron_ext.kernels.attention.core import DotProductAttention
 from megatron_ext.kernels.rms_norm import RMSNorm
 from megatron_ext.model.vocabulary import mask_padded_logits, padded_vocab_size
 
@@ -97,13 +100,32 @@ def _recompute(parallel: ParallelConfig) -> dict[str, Any]:
     }
 
 
-def layer_spec() -> ModuleSpec:
+def attention_backend(run: RunConfig, config: TransformerConfig) -> AttentionBackend:
+    """The one that ``kernels.attention_backend`` asks for on this device.
+
+    Raises:
+        ConfigError: it cannot serve this run.
+    """
+    on_cpu = config.use_cpu_initialization
+    needs = AttentionNeeds(
+        capability=None if on_cpu else torch.cuda.get_device_capability(),
+        dtype=config.params_dtype,
+        head_size=config.kv_channels,
+        documents=run.data.reset_attention_mask,
+        longer_keys=config.context_parallel_size > 1,
+    )
+    return choose_attention(run.kernels.attention_backend, needs)
+
+
+def layer_spec(backend: AttentionBackend, *, context_parallel: bool = False) -> ModuleSpec:
     """One decoder layer: RMSNorm, attention with RoPE, RMSNorm, SwiGLU; no biases."""
+    core = ContextParallelAttention if context_parallel else DotProductAttention
+    core_attention = ModuleSpec(module=core, params={"backend": backend})
     attention = ModuleSpec(
         module=SelfAttention,
         params={"attn_mask_type": AttnMaskType.causal},
         submodules=SelfAttentionSubmodules(
-            linear_qkv=ColumnParallelLinear, core_attention=DotProductAttention, linear_proj=RowParallelLinear
+            linear_qkv=ColumnParallelLinear, core_attention=core_attention, linear_proj=RowParallelLinear
         ),
     )
     mlp = ModuleSpec(
@@ -132,7 +154,8 @@ def build_model(run: RunConfig, config: TransformerConfig) -> list[GPTModel]:
 def _build_chunk(run: RunConfig, config: TransformerConfig, chunk: int | None) -> GPTModel:
     """The layers of a stage, with what comes before the first of all or after the last."""
     layers_here = get_num_layers_to_build(config, chunk, parallel_state.get_pipeline_model_parallel_rank())
-    block = TransformerBlockSubmodules(layer_specs=[layer_spec()] * layers_here, layer_norm=RMSNorm)
+    layer = layer_spec(attention_backend(run, config), context_parallel=config.context_parallel_size > 1)
+    block = TransformerBlockSubmodules(layer_specs=[layer] * layers_here, layer_norm=RMSNorm)
     model = GPTModel(
         config,
         block,

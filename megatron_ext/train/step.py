@@ -14,6 +14,8 @@ from megatron.core.utils import get_model_config
 
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.loader import MicroBatch
+from megatron_ext.kernels.attention.context_parallel import own_chunks
+from megatron_ext.kernels.attention.documents import Documents
 from megatron_ext.optim.optimizer import set_learning_rate
 from megatron_ext.optim.schedule import learning_rate
 
@@ -110,9 +112,10 @@ def _run_schedule(
     device = _device(model)
 
     def forward(batches: Iterator[MicroBatch], stage: Any) -> tuple[torch.Tensor, Any]:
-        inputs, labels, loss_mask, cu_seqlens = _to_device(next(batches), device)
+        inputs, labels, loss_mask, documents = _to_device(next(batches), device)
         # RoPE counts positions itself, so the embedding needs none.
-        return stage(inputs, None, cu_seqlens, labels=labels), partial(loss_function, loss_mask)
+        losses = stage(inputs, None, None, labels=labels, packed_seq_params=documents)
+        return losses, partial(loss_function, loss_mask)
 
     reports: list[torch.Tensor] = get_forward_backward_func()(
         forward_step_func=forward,
@@ -128,15 +131,27 @@ def _run_schedule(
 
 def _to_device(
     batch: MicroBatch, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    """Inputs and labels int64 [rows, seq], loss mask [rows, seq] and cu_seqlens; widened on the device."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, Documents | None]:
+    """Inputs and labels int64 [rows, seq], loss mask [rows, seq] and documents; widened on the device.
+
+    Under context parallelism, seq is this process's part of the rows; documents are those of the whole rows.
+    """
     tokens = _transfer(batch.tokens, device).long()
+    starts, seq_length = batch.cu_seqlens, tokens.shape[1] - 1
     return (
-        tokens[:, :-1].contiguous(),
-        tokens[:, 1:].contiguous(),
-        None if batch.loss_mask is None else _transfer(batch.loss_mask, device),
-        None if batch.cu_seqlens is None else _transfer(batch.cu_seqlens, device),
+        _own_part(tokens[:, :-1]),
+        _own_part(tokens[:, 1:]),
+        None if batch.loss_mask is None else _own_part(_transfer(batch.loss_mask, device)),
+        None if starts is None else Documents.on_device(starts, seq_length, device),
     )
+
+
+def _own_part(rows: torch.Tensor) -> torch.Tensor:
+    """Contiguous [rows, seq / C] of [rows, seq], for C context-parallel processes."""
+    size = parallel_state.get_context_parallel_world_size()
+    if size == 1:
+        return rows.contiguous()
+    return own_chunks(rows, 1, parallel_state.get_context_parallel_rank(), size)
 
 
 def _device(model: list[DistributedDataParallel]) -> torch.device:
