@@ -13,12 +13,18 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
+from megatron_ext.checkpoint.optimizer_state import (
+    FULLY_RESHARDABLE,
+    converted,
+    find_masters,
+    saved_by_other_kind,
+)
 from megatron_ext.checkpoint.trust import verify
 from megatron_ext.errors import CheckpointError
 
-# The only sharding of a distributed optimizer that every other layout can read; its memory-hungry form fails on 0.16.
+# Its memory-hungry form fails on 0.16.
 OPTIMIZER_SHARDING = {
-    "distrib_optim_sharding_type": "fully_reshardable",
+    "distrib_optim_sharding_type": FULLY_RESHARDABLE,
     "distrib_optim_fully_reshardable_mem_efficient": True,
 }
 
@@ -74,7 +80,12 @@ def load_distributed(
     """
     verify(folder)
     wanted = _sharded_state(model, optimizer if with_optimizer else None, is_loading=True)
+    saved = None
     try:
+        if with_optimizer:
+            saved = saved_by_other_kind(folder, wanted["optimizer"])
+        if saved is not None:
+            find_masters(folder, wanted["optimizer"])
         loaded = dist_checkpointing.load(wanted, str(folder))
     except (CheckpointingException, KeyError, OSError) as error:
         raise CheckpointError(f"{folder}: cannot load this model from it: {error}") from error
@@ -87,7 +98,8 @@ def load_distributed(
     for name, chunk in _by_name(model).items():
         chunk.load_state_dict(loaded[name], strict=False)
     if with_optimizer:
-        optimizer.load_state_dict(loaded["optimizer"])
+        state = loaded["optimizer"]
+        optimizer.load_state_dict(state if saved is None else converted(saved, state, optimizer))
     else:
         optimizer.reload_model_params()
 

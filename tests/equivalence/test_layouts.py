@@ -52,6 +52,8 @@ LAYOUTS = [
 RESUMED = [
     Case("PP2 VPP2", resumes=Case("TP1")),
     Case("CP2", resumes=Case("PP2 VPP2")),
+    Case("PP2 VPP2", resumes=Case("DP2 distributed overlapped")),  # another kind of optimizer, and back
+    Case("DP2 distributed overlapped", resumes=Case("PP2 VPP2")),
     Case("TP2 PP2 VPP2", resumes=Case("CP2")),
     Case("CP2 DP2 distributed", resumes=Case("DP2 distributed overlapped")),
 ]
