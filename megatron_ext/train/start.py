@@ -58,9 +58,7 @@ def _obstacle(config: RunConfig, manifest: Manifest) -> str | None:
     """What keeps the optimizer's state from being loaded."""
     if not manifest.has_optimizer:
         return "has no optimizer state"
-    wanted, precision = config.parallel.use_distributed_optimizer, config.training.precision
-    if manifest.distributed_optimizer is not None and manifest.distributed_optimizer != wanted:
-        return f"was saved with parallel.use_distributed_optimizer={str(not wanted).lower()}"
+    precision = config.training.precision
     if manifest.params_dtype != precision:
         return f"was saved with training.precision={manifest.params_dtype} and not {precision}"
     return None

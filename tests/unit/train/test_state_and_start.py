@@ -100,18 +100,16 @@ def test_a_run_cannot_resume_without_optimizer_state(tmp_path: Path) -> None:
         find_start(run_config(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"distributed_optimizer": True}, "was saved with parallel.use_distributed_optimizer=true"),
-        ({"params_dtype": "fp32"}, "was saved with training.precision=fp32 and not bf16"),
-    ],
-)
-def test_a_run_cannot_resume_with_optimizer_state_of_another_form(
-    tmp_path: Path, changes: dict[str, Any], reason: str
-) -> None:
-    put_checkpoint(tmp_path / "run/checkpoints", 1, **changes)
-    with pytest.raises(CheckpointError, match=reason):
+def test_a_run_resumes_from_the_other_kind_of_optimizer(tmp_path: Path) -> None:
+    put_checkpoint(tmp_path / "run/checkpoints", 1, distributed_optimizer=True)
+    start = find_start(run_config(tmp_path))
+    assert start is not None
+    assert start.resumes
+
+
+def test_a_run_cannot_resume_in_another_precision(tmp_path: Path) -> None:
+    put_checkpoint(tmp_path / "run/checkpoints", 1, params_dtype="fp32")
+    with pytest.raises(CheckpointError, match=r"was saved with training\.precision=fp32 and not bf16"):
         find_start(run_config(tmp_path))
     # Its weights are still good to start from.
     other = run_config(tmp_path, load=str(tmp_path / "run/checkpoints")).model_copy(
