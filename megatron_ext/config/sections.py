@@ -176,6 +176,10 @@ class TrainingConfig(Section):
     seq_length: PositiveInt
     train_iters: PositiveInt
     precision: Literal["fp32", "bf16"] = "bf16"
+    gradient_accumulation_fusion: bool = Field(
+        default=True,
+        description="add weight gradients straight to the main gradient, without a tensor between",
+    )
     seed: NonNegativeInt = 1234
     eval_interval: PositiveInt | None = Field(
         default=None, description="iterations between validations; default: at the end only"

@@ -19,6 +19,7 @@ from megatron.core.transformer.transformer_layer import TransformerLayer, Transf
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.kernels.attention import DotProductAttention
 from megatron_ext.kernels.rms_norm import RMSNorm
+from megatron_ext.kernels.weight_gradient import install_weight_gradient_accumulation
 from megatron_ext.model.vocabulary import mask_padded_logits, padded_vocab_size
 
 PARAMS_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -70,8 +71,8 @@ def transformer_config(run: RunConfig, *, fused_kernels: bool) -> TransformerCon
         bias_dropout_fusion=fused_kernels,
         batch_p2p_comm=fused_kernels,
         batch_p2p_sync=False,
-        gradient_accumulation_fusion=False,  # needs apex or Transformer Engine
-        apply_rope_fusion=False,  # likewise
+        gradient_accumulation_fusion=run.training.gradient_accumulation_fusion,
+        apply_rope_fusion=False,  # needs apex or Transformer Engine
         masked_softmax_fusion=False,  # attention is not megatron-core's
         persist_layer_norm=False,
     )
@@ -105,6 +106,8 @@ def layer_spec() -> ModuleSpec:
 
 def build_model(run: RunConfig, config: TransformerConfig) -> GPTModel:
     """This process's pipeline stage and tensor-parallel part, on the CPU or the current GPU."""
+    if config.gradient_accumulation_fusion:
+        install_weight_gradient_accumulation()
     layers_here = config.num_layers // config.pipeline_model_parallel_size
     block = TransformerBlockSubmodules(layer_specs=[layer_spec()] * layers_here, layer_norm=RMSNorm)
     model = GPTModel(
