@@ -7,6 +7,7 @@ from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron.core.dist_checkpointing.mapping import ShardedObject
 from megatron.core.dist_checkpointing.strategies import torch as megatron_torch
+from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.utils import unwrap_model
 from torch.distributed.checkpoint.api import CheckpointException
@@ -42,6 +43,9 @@ class InProcessStrategy(megatron_torch.TorchDistSaveShardedStrategy):  # type: i
 
 def save_distributed(folder: Path, model: Any, optimizer: MegatronOptimizer) -> None:
     """Write the shards of every rank into the existing, empty ``folder``; all ranks call it."""
+    if isinstance(model, DistributedDataParallel) and model.ddp_config.overlap_param_gather:
+        # Otherwise done by the next forward pass: until then a rank has the last step's weights in other ranks' shards.
+        model.start_param_sync(force_sync=True)
     state = _sharded_state(model, optimizer, is_loading=False)
     dist_checkpointing.save(
         state,

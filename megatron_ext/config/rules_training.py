@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.config.violation import Rule, Violation
 
+BF16_DIGIT = 2**-8
+"""Half the distance between 1 and the next bf16 value, above which a relative change is not lost."""
+
 
 def _schedule(run: RunConfig) -> Iterator[Violation]:
     optimizer = run.optimizer
@@ -106,4 +109,44 @@ def _rampup(run: RunConfig) -> Iterator[Violation]:
         )
 
 
-TRAINING_RULES: tuple[Rule, ...] = (_schedule, _wsd, _rewarming, _rampup)
+def _states(run: RunConfig) -> Iterator[Violation]:
+    optimizer, precision = run.optimizer, run.training.precision
+    reduced = [
+        f"{key}=bf16"
+        for key in ("main_grads_dtype", "exp_avg_dtype", "exp_avg_sq_dtype")
+        if getattr(optimizer, key) == "bf16"
+    ]
+    if optimizer.store_param_remainders:
+        reduced.append("store_param_remainders=true")
+    if not reduced:
+        return
+    keys = tuple(f"optimizer.{one.partition('=')[0]}" for one in reduced)
+    if not run.parallel.use_distributed_optimizer:
+        yield Violation(
+            (*keys, "parallel.use_distributed_optimizer"),
+            f"optimizer.{', '.join(reduced)}: only the distributed optimizer keeps reduced states, on one process "
+            "too; set parallel.use_distributed_optimizer=true",
+        )
+    needs_bf16 = [one for one in reduced if not one.startswith("exp_avg")]
+    if needs_bf16 and precision != "bf16":
+        yield Violation(
+            tuple(f"optimizer.{one.partition('=')[0]}" for one in needs_bf16),
+            f"optimizer.{', '.join(needs_bf16)} goes with bf16 weights, and training.precision={precision}; set "
+            "that to bf16, or remove it",
+        )
+
+
+def _moments(run: RunConfig) -> Iterator[Violation]:
+    """A moment moves by (1 - β) of its distance a step; in bf16 that must not be less than half a digit, 2⁻⁸."""
+    optimizer = run.optimizer
+    for moment, beta in (("exp_avg", "adam_beta1"), ("exp_avg_sq", "adam_beta2")):
+        value = getattr(optimizer, beta)
+        if getattr(optimizer, f"{moment}_dtype") == "bf16" and 1 - value < BF16_DIGIT:
+            yield Violation(
+                (f"optimizer.{moment}_dtype", f"optimizer.{beta}"),
+                f"optimizer.{moment}_dtype=bf16 with {beta}={value:g}: a step would change the moment by less than "
+                f"bf16 can hold, and it would never fall; nearest: {beta}={1 - BF16_DIGIT:g}, or fp32",
+            )
+
+
+TRAINING_RULES: tuple[Rule, ...] = (_schedule, _wsd, _rewarming, _rampup, _states, _moments)

@@ -11,6 +11,7 @@ from megatron_ext.config.batch_size import BatchSizes
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
+MainDtype = Literal["fp32", "bf16"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Amount = Annotated[float, Field(ge=0)]
 Alpha = Annotated[float, Field(gt=0, le=1)]
@@ -240,6 +241,15 @@ class OptimizerConfig(Section):
     adam_eps: Annotated[float, Field(gt=0)] = 1e-8
     clip_grad: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="largest gradient norm; 0 clips nothing"
+    )
+    main_grads_dtype: MainDtype = Field(
+        default="fp32", description="what gradients are accumulated and reduced in"
+    )
+    exp_avg_dtype: MainDtype = Field(default="fp32", description="Adam's first moment")
+    exp_avg_sq_dtype: MainDtype = Field(default="fp32", description="Adam's second moment")
+    store_param_remainders: bool = Field(
+        default=False,
+        description="keep of the fp32 master weights the 16 bits that the bf16 weights lack: 2 bytes fewer, same bits",
     )
 
     def decay_end(self, train_iters: int) -> int:

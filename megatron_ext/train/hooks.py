@@ -77,7 +77,7 @@ class LogHook:
         record = TrainRecord(
             **dataclasses.asdict(state),
             lm_loss=loss_sum / num_tokens,
-            grad_norm=outcome.grad_norm,
+            grad_norm=float(outcome.grad_norm),
             learning_rate=outcome.learning_rate,
             **dataclasses.asdict(speed),
         )
