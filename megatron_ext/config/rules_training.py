@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.config.violation import Rule, Violation
 
-BF16_DIGIT = 2**-8
-"""Half the distance between 1 and the next bf16 value, above which a relative change is not lost."""
+BF16_LARGEST_BETA = 0.996
+"""1 - 2⁻⁸, rounded down: half the distance between 1 and the next bf16 value is the least change that is not lost."""
 
 
 def _schedule(run: RunConfig) -> Iterator[Violation]:
@@ -137,15 +137,15 @@ def _states(run: RunConfig) -> Iterator[Violation]:
 
 
 def _moments(run: RunConfig) -> Iterator[Violation]:
-    """A moment moves by (1 - β) of its distance a step; in bf16 that must not be less than half a digit, 2⁻⁸."""
+    """A moment moves by (1 - β) of its distance a step; in bf16 less than 2⁻⁸ of it may be lost."""
     optimizer = run.optimizer
     for moment, beta in (("exp_avg", "adam_beta1"), ("exp_avg_sq", "adam_beta2")):
         value = getattr(optimizer, beta)
-        if getattr(optimizer, f"{moment}_dtype") == "bf16" and 1 - value < BF16_DIGIT:
+        if getattr(optimizer, f"{moment}_dtype") == "bf16" and value > BF16_LARGEST_BETA:
             yield Violation(
                 (f"optimizer.{moment}_dtype", f"optimizer.{beta}"),
                 f"optimizer.{moment}_dtype=bf16 with {beta}={value:g}: a step would change the moment by less than "
-                f"bf16 can hold, and it would never fall; nearest: {beta}={1 - BF16_DIGIT:g}, or fp32",
+                f"bf16 can hold, and it would never fall; nearest: {beta}={BF16_LARGEST_BETA}, or fp32",
             )
 
 

@@ -71,11 +71,13 @@ class FlatDistributedOptimizer(DistributedOptimizer):  # type: ignore[misc]
         for buffer, ranges_by_dtype in zip(self.buffers, self.gbuf_ranges, strict=True):
             (ranges_of_buckets,) = ranges_by_dtype.values()
             for bucket, ranges in zip(buffer.buckets, ranges_of_buckets, strict=True):
-                self._add_shard(bucket, ranges["param_map"])
+                ranks = buffer.data_parallel_group
+                self._add_shard(bucket, ranges["param_map"], ranks.rank(), ranks.size())
 
-    def _add_shard(self, bucket: Any, ranges: dict[torch.nn.Parameter, dict[str, Any]]) -> None:
+    def _add_shard(
+        self, bucket: Any, ranges: dict[torch.nn.Parameter, dict[str, Any]], rank: int, ranks: int
+    ) -> None:
         """Allocate the states of this rank's part of a bucket."""
-        ranks, rank = self.data_parallel_group.size(), self.data_parallel_group.rank()
         flat = self._allocate(bucket.param_data.chunk(ranks)[rank], bucket.grad_data.chunk(ranks)[rank])
         bounds: dict[int, list[tuple[int, int]]] = {}
         for parameter, place in ranges.items():

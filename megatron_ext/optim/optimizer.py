@@ -18,22 +18,25 @@ NORM_EPSILON = 1e-6
 """Added to the norm before dividing by it, as in megatron-core."""
 
 
-def wrap_data_parallel(run: RunConfig, config: TransformerConfig, model: Any) -> DistributedDataParallel:
-    """Give the model its flat gradient buffers and their reduction over data-parallel ranks."""
+def wrap_data_parallel(
+    run: RunConfig, config: TransformerConfig, chunks: list[Any]
+) -> list[DistributedDataParallel]:
+    """Give the model its flat gradient buffers and their reduction over data- and context-parallel ranks."""
     parallel = run.parallel
-    return DistributedDataParallel(
-        config,
-        DistributedDataParallelConfig(
-            grad_reduce_in_fp32=run.optimizer.main_grads_dtype == "fp32",
-            use_distributed_optimizer=parallel.use_distributed_optimizer,
-            overlap_grad_reduce=parallel.overlap_grad_reduce,
-            overlap_param_gather=parallel.overlap_param_gather,
-        ),
-        model,
+    settings = DistributedDataParallelConfig(
+        grad_reduce_in_fp32=run.optimizer.main_grads_dtype == "fp32",
+        use_distributed_optimizer=parallel.use_distributed_optimizer,
+        overlap_grad_reduce=parallel.overlap_grad_reduce,
+        overlap_param_gather=parallel.overlap_param_gather,
     )
+    # Chunks after the first communicate while others compute, in one piece: only the first gains from buckets.
+    return [
+        DistributedDataParallel(config, settings, chunk, disable_bucketing=index > 0)
+        for index, chunk in enumerate(chunks)
+    ]
 
 
-def build_optimizer(run: RunConfig, model: DistributedDataParallel) -> MegatronOptimizer:
+def build_optimizer(run: RunConfig, model: list[DistributedDataParallel]) -> MegatronOptimizer:
     """AdamW; weight decay on matrices only, gradients clipped to ``clip_grad`` over all ranks."""
     install_flat_adamw()
     optimizer, dtype = run.optimizer, PARAMS_DTYPE[run.training.precision]
@@ -56,7 +59,7 @@ def build_optimizer(run: RunConfig, model: DistributedDataParallel) -> MegatronO
     config.main_grads_dtype = PARAMS_DTYPE[optimizer.main_grads_dtype]
     config.exp_avg_dtype = PARAMS_DTYPE[optimizer.exp_avg_dtype]
     config.exp_avg_sq_dtype = PARAMS_DTYPE[optimizer.exp_avg_sq_dtype]
-    return get_megatron_optimizer(config, [model])
+    return get_megatron_optimizer(config, model)
 
 
 def set_learning_rate(optimizer: MegatronOptimizer, learning_rate: float, weight_decay: float) -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megatron_ext.config.rules import check, nearest_divisors, nearest_multiples
+from megatron_ext.config.nearest import nearest_divisors, nearest_multiples
+from megatron_ext.config.rules import check
 from megatron_ext.config.sections import RunConfig
 
 VALID: dict[str, dict[str, Any]] = {
@@ -68,7 +69,7 @@ def test_a_valid_run_breaks_no_rule() -> None:
         ),
         (
             {"launch__nproc_per_node": 8, "parallel__tensor_model_parallel_size": 8},
-            ["num_attention_heads=12", "nearest: 6, 12", "model.num_query_groups=4", "nearest: 4"],
+            ["num_attention_heads=12, which", "nearest: 6, 12"],
         ),
         (
             {
@@ -199,6 +200,26 @@ def test_a_valid_run_breaks_no_rule() -> None:
         (
             {"training__rampup_batch_size": [32, 4, 100], "launch__nproc_per_node": 2},
             ["start 32 and increment 4 must be multiples of", "= 4 × 2", "multiples of 8"],
+        ),
+        (
+            {"optimizer__exp_avg_dtype": "bf16", "optimizer__store_param_remainders": True},
+            ["exp_avg_dtype=bf16, store_param_remainders=true: only the distributed optimizer"],
+        ),
+        (
+            {
+                "optimizer__main_grads_dtype": "bf16",
+                "training__precision": "fp32",
+                "parallel__use_distributed_optimizer": True,
+            },
+            ["main_grads_dtype=bf16 goes with bf16 weights, and training.precision=fp32"],
+        ),
+        (
+            {
+                "optimizer__exp_avg_sq_dtype": "bf16",
+                "optimizer__adam_beta2": 0.999,
+                "parallel__use_distributed_optimizer": True,
+            },
+            ["exp_avg_sq_dtype=bf16 with adam_beta2=0.999", "nearest: adam_beta2=0.996, or fp32"],
         ),
         (
             {"parallel__overlap_param_gather": True},
