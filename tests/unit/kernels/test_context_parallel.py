@@ -82,7 +82,7 @@ def test_documents_of_a_chunk_are_those_that_counting_finds(data: st.DataObject)
 
 
 @pytest.mark.parametrize("backend", [SdpaFlashAttention(), ReferenceAttention()], ids=lambda one: one.name)
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 @given(processes=st.integers(1, 3), cuts=st.one_of(st.none(), st.sets(st.integers(1, 2 * BATCH * CHUNK - 1))))
 def test_all_processes_together_attend_as_one(
     backend: AttentionBackend, processes: int, cuts: set[int] | None
