@@ -10,6 +10,7 @@ from comparable_runs import LANGUAGES, TRAIN_ITERS, Finished, World, launch, lla
 from layouts import Case, Runs
 from transformers import LlamaForCausalLM
 
+from megatron_ext.checkpoint.canonical import CanonicalReader
 from megatron_ext.convert.from_hf import import_hf
 from megatron_ext.data.preprocess import preprocess
 
@@ -17,7 +18,8 @@ FULL, SELECTIVE = "parallel.recompute_granularity=full", "parallel.recompute_gra
 BLOCK, BOTH_PARTS = "parallel.recompute_method=block", "parallel.recompute_modules=[core_attn,mlp]"
 TWO_LAYERS, THREE_LAYERS = "parallel.recompute_num_layers=2", "parallel.recompute_num_layers=3"
 
-REFERENCES = [Case("TP1"), Case("TP1", variant="documents"), Case("TP1", variant="tied")]
+REFERENCES = [Case("TP1", variant=name) for name in ("plain", "documents", "tied", "random")]
+RANDOM_STAGES = Case("PP2 VPP2", variant="random")  # draws other weights than one process, hence no reference
 LAYOUTS = [
     Case("TP1", (SELECTIVE,)),
     Case("TP1", (FULL, TWO_LAYERS, "training.micro_batch_size=8")),
@@ -46,6 +48,7 @@ LAYOUTS = [
     Case("CP2 PP2 VPP2", variant="documents"),
     Case("CP2 PP2 VPP2", variant="tied"),
     Case("CP2 DP2 distributed overlapped", (SELECTIVE,)),
+    Case("CP2", variant="random"),  # who share a sequence must start from the same weights
     Case("TP2 PP2 DP2 distributed SP"),
     Case("TP2 PP2 VPP2 CP2 SP"),
 ]
@@ -74,12 +77,13 @@ def runs(world: World, tmp_path_factory: pytest.TempPathFactory) -> Runs:
             "data.eod_mask_loss=true",
             f"data.train=[{{path: {short_documents(folder)}}}]",
         ],
+        "random": ["checkpoint.load=null"],
         "tied": [
             "model.untie_embeddings_and_output_weights=false",
             f"checkpoint.load={folder / 'imported_tied'}",
         ],
     }
-    return Runs(world, folder, variants, [*REFERENCES, *LAYOUTS, *RESUMED])
+    return Runs(world, folder, variants, [*REFERENCES, RANDOM_STAGES, *LAYOUTS, *RESUMED])
 
 
 def short_documents(folder: Path) -> str:
@@ -106,8 +110,41 @@ def test_a_layout_changes_nothing(runs: Runs, case: Case) -> None:
         assert ours[name] == pytest.approx(record, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("DP2 distributed overlapped"),
+        Case("PP2 VPP2"),
+        Case("CP2"),
+        Case("TP4"),
+        Case("PP2 VPP2 DP2 distributed overlapped"),
+    ],
+    ids=lambda case: case.name,
+)
+def test_a_checkpoint_holds_the_weights_of_its_step(runs: Runs, case: Case) -> None:
+    """Where gathering is overlapped, other ranks' weights would be those of one step before, some 5 % off."""
+    one, many = (
+        CanonicalReader(run.folder / "checkpoints/iter_0000010")
+        for run in (runs.finished(Case("TP1")), runs.finished(case))
+    )
+    keys = one.keys()
+    assert many.keys() == keys
+    for key in keys:
+        rows = one.shape(key)[0]
+        theirs, ours = one.read(key), many.read(key, rows=rows)
+        assert (ours - theirs).norm() < 1e-4 * theirs.norm(), key
+
+
+def test_no_two_layers_start_alike(runs: Runs) -> None:
+    """Each process draws its own layers: stages from seeds apart, chunks of a stage one after the other."""
+    checkpoint = CanonicalReader(runs.finished(RANDOM_STAGES).folder / "checkpoints/iter_0000010")
+    weights = checkpoint.read("decoder.layers.mlp.linear_fc1.weight").flatten(1)
+    likeness = torch.corrcoef(weights) - torch.eye(len(weights))
+    assert likeness.abs().max() < 0.2
+
+
 def test_the_references_differ(runs: Runs) -> None:
-    """What stays inside documents, and what has one table, are other runs: each needs its own reference."""
+    """Each variant is another run, or its comparisons would say nothing."""
     first_losses = {runs.finished(case).column("lm_loss")[0] for case in REFERENCES}
     assert len(first_losses) == len(REFERENCES)
 
@@ -130,4 +167,13 @@ def test_bf16_follows_fp32(world: World, single: Finished, tmp_path: Path) -> No
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_follows_the_cpu(world: World, single: Finished, tmp_path: Path) -> None:
     run = launch(world, tmp_path, "device=cuda")
+    np.testing.assert_allclose(run.column("lm_loss"), single.column("lm_loss"), rtol=0, atol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
+@pytest.mark.parametrize("layout", ["TP2 SP", "PP2 VPP2", "DP2 distributed overlapped", "CP2"])
+def test_two_gpus_follow_the_cpu(world: World, single: Finished, tmp_path: Path, layout: str) -> None:
+    """The paths that only NCCL takes: sends one by one between interleaved stages, gathering on a stream of its own."""
+    run = launch(world, tmp_path, "device=cuda", *Case(layout).settings(), processes=2)
     np.testing.assert_allclose(run.column("lm_loss"), single.column("lm_loss"), rtol=0, atol=1e-3)

@@ -81,8 +81,8 @@ class ContextParallelAttention(DotProductAttention):
         The backward pass keeps the keys and values of whole rows, unless core attention is recomputed: that gathers
         them again.
         """
-        both = torch.stack((key, value)).transpose(0, 2)  # [seq / C, batch, 2, ...]: one collective
-        keys, values = gather_sequence(both, self.group).transpose(0, 2).unbind(0)
+        both = torch.stack((key.transpose(0, 1), value.transpose(0, 1)), dim=2)  # for one collective
+        keys, values = gather_sequence(both, self.group).transpose(0, 1).unbind(2)
         rank, size = self.group.rank(), self.group.size()
         early, late = query.chunk(2, dim=1)
         halves = ((rank, early), (2 * size - 1 - rank, late))
