@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.config.violation import Rule, Violation
 
+FP8_MULTIPLE = 16
+"""Of the sizes of a matrix product, as cuBLAS asks for."""
 BF16_LARGEST_BETA = 0.996
 """1 - 2⁻⁸, rounded down: half the distance between 1 and the next bf16 value is the least change that is not lost."""
 
@@ -165,6 +167,30 @@ def _loss_scale(run: RunConfig) -> Iterator[Violation]:
         )
 
 
+def _fp8(run: RunConfig) -> Iterator[Violation]:
+    training, model = run.training, run.model
+    if training.fp8 is None:
+        return
+    if training.precision != "bf16" or run.device == "cpu":
+        yield Violation(
+            ("training.fp8", "training.precision", "device"),
+            f"training.fp8={training.fp8} needs training.precision=bf16 around its products and a GPU, not "
+            f"precision={training.precision} and device={run.device}; remove it",
+        )
+    sizes = {
+        "model.hidden_size": model.hidden_size,
+        "model.ffn_hidden_size": model.ffn_hidden_size // run.parallel.tensor_model_parallel_size,
+        "training.micro_batch_size × seq_length": training.micro_batch_size * training.seq_length,
+    }
+    for name, size in sizes.items():
+        if size % FP8_MULTIPLE:
+            yield Violation(
+                ("training.fp8",),
+                f"training.fp8={training.fp8}: FP8 products take sizes that are multiples of {FP8_MULTIPLE}, and "
+                f"{name} comes to {size} on a process; remove it, or change that size",
+            )
+
+
 TRAINING_RULES: tuple[Rule, ...] = (
     _schedule,
     _wsd,
@@ -173,4 +199,5 @@ TRAINING_RULES: tuple[Rule, ...] = (
     _states,
     _moments,
     _loss_scale,
+    _fp8,
 )

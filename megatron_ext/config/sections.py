@@ -212,6 +212,10 @@ class TrainingConfig(Section):
     seq_length: PositiveInt
     train_iters: PositiveInt
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    fp8: Literal["hybrid", "e4m3"] | None = Field(
+        default=None,
+        description="products of the decoder's layers in FP8, by Transformer Engine; hybrid: gradients in e5m2",
+    )
     gradient_accumulation_fusion: bool = Field(
         default=True,
         description="add weight gradients straight to the main gradient, without a tensor between",

@@ -61,6 +61,8 @@ def transformer_config(run: RunConfig, *, fused_kernels: bool) -> TransformerCon
         attention_dropout=0.0,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
+        fp8=run.training.fp8,
+        fp8_recipe="tensorwise",  # scales come from the tensor at hand: no history, so nothing to save
         params_dtype=dtype,
         pipeline_dtype=dtype,
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
@@ -119,20 +121,29 @@ def attention_backend(run: RunConfig, config: TransformerConfig) -> AttentionBac
     return choose_attention(run.kernels.attention_backend, needs)
 
 
-def layer_spec(backend: AttentionBackend, *, context_parallel: bool = False) -> ModuleSpec:
+def linear_layers(*, fp8: bool) -> tuple[type, type]:
+    """The layers that split their output and their input; megatron-core knows FP8 in Transformer Engine's only."""
+    if not fp8:
+        return ColumnParallelLinear, RowParallelLinear
+    from megatron.core.extensions.transformer_engine import (  # noqa: PLC0415 - an optional package
+        TEColumnParallelLinear,
+        TERowParallelLinear,
+    )
+
+    return TEColumnParallelLinear, TERowParallelLinear
+
+
+def layer_spec(backend: AttentionBackend, *, context_parallel: bool = False, fp8: bool = False) -> ModuleSpec:
     """One decoder layer: RMSNorm, attention with RoPE, RMSNorm, SwiGLU; no biases."""
+    column, row = linear_layers(fp8=fp8)
     core = ContextParallelAttention if context_parallel else DotProductAttention
     core_attention = ModuleSpec(module=core, params={"backend": backend})
     attention = ModuleSpec(
         module=SelfAttention,
         params={"attn_mask_type": AttnMaskType.causal},
-        submodules=SelfAttentionSubmodules(
-            linear_qkv=ColumnParallelLinear, core_attention=core_attention, linear_proj=RowParallelLinear
-        ),
+        submodules=SelfAttentionSubmodules(linear_qkv=column, core_attention=core_attention, linear_proj=row),
     )
-    mlp = ModuleSpec(
-        module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
-    )
+    mlp = ModuleSpec(module=MLP, submodules=MLPSubmodules(linear_fc1=column, linear_fc2=row))
     return ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(
@@ -158,7 +169,11 @@ def build_model(run: RunConfig, config: TransformerConfig) -> list[GPTModel]:
 def _build_chunk(run: RunConfig, config: TransformerConfig, chunk: int | None) -> GPTModel:
     """The layers of a stage, with what comes before the first of all or after the last."""
     layers_here = get_num_layers_to_build(config, chunk, parallel_state.get_pipeline_model_parallel_rank())
-    layer = layer_spec(attention_backend(run, config), context_parallel=config.context_parallel_size > 1)
+    layer = layer_spec(
+        attention_backend(run, config),
+        context_parallel=config.context_parallel_size > 1,
+        fp8=config.fp8 is not None,
+    )
     block = TransformerBlockSubmodules(layer_specs=[layer] * layers_here, layer_norm=RMSNorm)
     model = GPTModel(
         config,

@@ -227,6 +227,14 @@ def test_a_valid_run_breaks_no_rule() -> None:
             ["min_loss_scale=8 is above initial_loss_scale=4; nearest: 4"],
         ),
         (
+            {"training__fp8": "hybrid", "training__precision": "fp32"},
+            ["training.fp8=hybrid needs training.precision=bf16", "precision=fp32 and device=auto"],
+        ),
+        (
+            {"training__fp8": "e4m3", "model__ffn_hidden_size": 250},
+            ["multiples of 16", "model.ffn_hidden_size comes to 250"],
+        ),
+        (
             {"parallel__overlap_param_gather": True},
             ["needs use_distributed_optimizer=true", "needs overlap_grad_reduce=true"],
         ),
