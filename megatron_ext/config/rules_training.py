@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.config.violation import Rule, Violation
 
+FP8_MULTIPLE = 16
+"""Of the sizes of a matrix product, as cuBLAS asks for."""
 BF16_LARGEST_BETA = 0.996
 """1 - 2⁻⁸, rounded down: half the distance between 1 and the next bf16 value is the least change that is not lost."""
 
@@ -149,4 +151,53 @@ def _moments(run: RunConfig) -> Iterator[Violation]:
             )
 
 
-TRAINING_RULES: tuple[Rule, ...] = (_schedule, _wsd, _rewarming, _rampup, _states, _moments)
+def _loss_scale(run: RunConfig) -> Iterator[Violation]:
+    optimizer = run.optimizer
+    if optimizer.loss_scale is not None and run.training.precision != "fp16":
+        yield Violation(
+            ("optimizer.loss_scale", "training.precision"),
+            f"optimizer.loss_scale keeps small gradients in fp16's range, and training.precision="
+            f"{run.training.precision}; remove it",
+        )
+    if optimizer.min_loss_scale > optimizer.initial_loss_scale:
+        yield Violation(
+            ("optimizer.min_loss_scale", "optimizer.initial_loss_scale"),
+            f"optimizer.min_loss_scale={optimizer.min_loss_scale:g} is above initial_loss_scale="
+            f"{optimizer.initial_loss_scale:g}; nearest: {optimizer.initial_loss_scale:g}",
+        )
+
+
+def _fp8(run: RunConfig) -> Iterator[Violation]:
+    training, model = run.training, run.model
+    if training.fp8 is None:
+        return
+    if training.precision != "bf16" or run.device == "cpu":
+        yield Violation(
+            ("training.fp8", "training.precision", "device"),
+            f"training.fp8={training.fp8} needs training.precision=bf16 around its products and a GPU, not "
+            f"precision={training.precision} and device={run.device}; remove it",
+        )
+    sizes = {
+        "model.hidden_size": model.hidden_size,
+        "model.ffn_hidden_size": model.ffn_hidden_size // run.parallel.tensor_model_parallel_size,
+        "training.micro_batch_size × seq_length": training.micro_batch_size * training.seq_length,
+    }
+    for name, size in sizes.items():
+        if size % FP8_MULTIPLE:
+            yield Violation(
+                ("training.fp8",),
+                f"training.fp8={training.fp8}: FP8 products take sizes that are multiples of {FP8_MULTIPLE}, and "
+                f"{name} comes to {size} on a process; remove it, or change that size",
+            )
+
+
+TRAINING_RULES: tuple[Rule, ...] = (
+    _schedule,
+    _wsd,
+    _rewarming,
+    _rampup,
+    _states,
+    _moments,
+    _loss_scale,
+    _fp8,
+)

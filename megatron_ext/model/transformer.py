@@ -25,7 +25,7 @@ from megatron_ext.kernels.rms_norm import RMSNorm
 from megatron_ext.kernels.weight_gradient import install_weight_gradient_accumulation
 from megatron_ext.model.vocabulary import mask_padded_logits, padded_vocab_size
 
-PARAMS_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PARAMS_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Checkpoints keep each norm beside the matrix it feeds, as Transformer Engine's fused layers name it.
 CANONICAL_NORM_NAMES = {
@@ -60,6 +60,9 @@ def transformer_config(run: RunConfig, *, fused_kernels: bool) -> TransformerCon
         hidden_dropout=0.0,
         attention_dropout=0.0,
         bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        fp8=run.training.fp8,
+        fp8_recipe="tensorwise",  # scales come from the tensor at hand: no history, so nothing to save
         params_dtype=dtype,
         pipeline_dtype=dtype,
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
@@ -118,20 +121,29 @@ def attention_backend(run: RunConfig, config: TransformerConfig) -> AttentionBac
     return choose_attention(run.kernels.attention_backend, needs)
 
 
-def layer_spec(backend: AttentionBackend, *, context_parallel: bool = False) -> ModuleSpec:
+def linear_layers(*, fp8: bool) -> tuple[type, type]:
+    """The layers that split their output and their input; megatron-core knows FP8 in Transformer Engine's only."""
+    if not fp8:
+        return ColumnParallelLinear, RowParallelLinear
+    from megatron.core.extensions.transformer_engine import (  # noqa: PLC0415 - an optional package
+        TEColumnParallelLinear,
+        TERowParallelLinear,
+    )
+
+    return TEColumnParallelLinear, TERowParallelLinear
+
+
+def layer_spec(backend: AttentionBackend, *, context_parallel: bool = False, fp8: bool = False) -> ModuleSpec:
     """One decoder layer: RMSNorm, attention with RoPE, RMSNorm, SwiGLU; no biases."""
+    column, row = linear_layers(fp8=fp8)
     core = ContextParallelAttention if context_parallel else DotProductAttention
     core_attention = ModuleSpec(module=core, params={"backend": backend})
     attention = ModuleSpec(
         module=SelfAttention,
         params={"attn_mask_type": AttnMaskType.causal},
-        submodules=SelfAttentionSubmodules(
-            linear_qkv=ColumnParallelLinear, core_attention=core_attention, linear_proj=RowParallelLinear
-        ),
+        submodules=SelfAttentionSubmodules(linear_qkv=column, core_attention=core_attention, linear_proj=row),
     )
-    mlp = ModuleSpec(
-        module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
-    )
+    mlp = ModuleSpec(module=MLP, submodules=MLPSubmodules(linear_fc1=column, linear_fc2=row))
     return ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(
@@ -157,7 +169,11 @@ def build_model(run: RunConfig, config: TransformerConfig) -> list[GPTModel]:
 def _build_chunk(run: RunConfig, config: TransformerConfig, chunk: int | None) -> GPTModel:
     """The layers of a stage, with what comes before the first of all or after the last."""
     layers_here = get_num_layers_to_build(config, chunk, parallel_state.get_pipeline_model_parallel_rank())
-    layer = layer_spec(attention_backend(run, config), context_parallel=config.context_parallel_size > 1)
+    layer = layer_spec(
+        attention_backend(run, config),
+        context_parallel=config.context_parallel_size > 1,
+        fp8=config.fp8 is not None,
+    )
     block = TransformerBlockSubmodules(layer_specs=[layer] * layers_here, layer_norm=RMSNorm)
     model = GPTModel(
         config,
@@ -179,6 +195,6 @@ def _build_chunk(run: RunConfig, config: TransformerConfig, chunk: int | None) -
 def to_training_precision(
     chunks: list[GPTModel], config: TransformerConfig, device: torch.device
 ) -> list[Any]:
-    """Move the model to its device and, for bf16, behind the wrapper that casts inputs and outputs."""
+    """Move the model to its device and, for 16 bits, behind the wrapper that casts inputs and outputs."""
     placed = [chunk.to(device) for chunk in chunks]
-    return [Float16Module(config, chunk) for chunk in placed] if config.bf16 else placed
+    return [Float16Module(config, chunk) for chunk in placed] if config.bf16 or config.fp16 else placed

@@ -1,11 +1,12 @@
 """What a run reads, opened and checked together. Knows no torch, so launching can check it before processes start."""
 
 import dataclasses
+import importlib.util
 import logging
 
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.build import Datasets, build_datasets
-from megatron_ext.errors import TokenizerError
+from megatron_ext.errors import MissingDependencyError, TokenizerError
 from megatron_ext.tokenizer.build import Tokenizer, build_tokenizer
 from megatron_ext.train.start import Start, find_start
 
@@ -34,10 +35,17 @@ def open_inputs(config: RunConfig) -> Inputs:
     """Open everything that ``config`` names.
 
     Raises:
+        MissingDependencyError: FP8 is asked for, without Transformer Engine.
         TokenizerError: the tokenizer cannot be read, or has ids that the model's embedding lacks.
         DataError: token files are missing, damaged, empty, or were made with another tokenizer.
         CheckpointError: the checkpoint to start from is missing or of another model.
     """
+    if config.training.fp8 is not None and importlib.util.find_spec("transformer_engine") is None:
+        raise MissingDependencyError(
+            "transformer-engine",
+            "train in FP8 (training.fp8)",
+            "pip install --no-build-isolation 'transformer-engine[pytorch]'",
+        )
     start = find_start(config)
     tokenizer = build_tokenizer(config.tokenizer.type, config.tokenizer.model)
     if tokenizer.vocab_size > config.model.vocab_size:

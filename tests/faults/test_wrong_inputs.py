@@ -1,5 +1,7 @@
 """What a user gets wrong before training: exit code 2, one message that names the fix, and nothing on disk."""
 
+import importlib.util
+
 import pytest
 import sentencepiece
 from project_folder import Project
@@ -174,4 +176,19 @@ def test_tools_refuse_folders_that_hold_no_checkpoint(project: Project) -> None:
         project.tool("convert_checkpoint.py", "from-hf", "--hf-path", "nope", "--output", "imported"),
         before,
         "nope: no such folder; download it first: hf download NAME --local-dir DIR",
+    )
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("transformer_engine") is not None, reason="Transformer Engine is installed"
+)
+def test_fp8_without_transformer_engine(project: Project) -> None:
+    refused(
+        project,
+        "transformer-engine is needed to train in FP8 (training.fp8); install it with: "
+        "pip install --no-build-isolation 'transformer-engine[pytorch]'",
+        "training.fp8=hybrid",
+        "training.precision=bf16",
+        "device=cuda",
+        "training.micro_batch_size=4",
     )

@@ -355,6 +355,19 @@ def test_layouts_that_work_break_no_rule(parallel: dict[str, Any]) -> None:
             },
             ["exp_avg_sq_dtype=bf16 with adam_beta2=0.999", "nearest: adam_beta2=0.996, or fp32"],
         ),
+        ({"optimizer__loss_scale": 8.0}, ["optimizer.loss_scale keeps", "training.precision=bf16; remove"]),
+        (
+            {"optimizer__min_loss_scale": 8.0, "optimizer__initial_loss_scale": 4.0},
+            ["min_loss_scale=8 is above initial_loss_scale=4; nearest: 4"],
+        ),
+        (
+            {"training__fp8": "hybrid", "training__precision": "fp32"},
+            ["training.fp8=hybrid needs training.precision=bf16", "precision=fp32 and device=auto"],
+        ),
+        (
+            {"training__fp8": "e4m3", "model__ffn_hidden_size": 250},
+            ["multiples of 16", "model.ffn_hidden_size comes to 250"],
+        ),
         (
             {"parallel__overlap_param_gather": True},
             ["needs use_distributed_optimizer=true", "needs overlap_grad_reduce=true"],
