@@ -5,11 +5,10 @@ from rich.table import Table
 
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.model.flops import flops_per_token, num_parameters
-from megatron_ext.model.memory import GIB, estimate, estimate_stage, stage_parameters
+from megatron_ext.model.memory import GIB, USABLE_PART, estimate, estimate_stage, stage_parameters
 
-# What CUDA leaves of a card's memory for a process, and what the estimate says that it does not count.
+# What CUDA leaves of a card's memory for a process.
 CARDS_GIB = {"24 GB": 23.6, "40 GB": 39.4, "48 GB": 47.4, "80 GB": 79.2, "141 GB": 139.8, "192 GB": 178.0}
-NOT_COUNTED_GIB = 4.0
 
 
 def print_plan(run: RunConfig) -> None:
@@ -26,7 +25,7 @@ def _summary(run: RunConfig) -> Table:
         parallel.pipeline_model_parallel_size,
         run.data_parallel_size,
     )
-    table = _table(f"run {run.name}", "", "")
+    table = table_of(f"run {run.name}", "", "")
     flops = flops_per_token(run.model, training.seq_length, causal=False)
     total_tokens = training.tokens_per_iteration * training.train_iters
     extras = [name for name in ("sequence_parallel", "use_distributed_optimizer") if getattr(parallel, name)]
@@ -55,7 +54,7 @@ def _stages(run: RunConfig) -> Table:
     stages = run.parallel.pipeline_model_parallel_size
     layers = run.model.num_layers // stages
     ranks = run.launch.world_size // stages
-    table = _table(
+    table = table_of(
         "pipeline stages", "stage", "ranks", "layers", "also", "parameters a rank", "memory a rank"
     )
     for stage in range(stages):
@@ -75,7 +74,7 @@ def _stages(run: RunConfig) -> Table:
 def _groups(run: RunConfig) -> Table:
     tensor, stages = run.parallel.tensor_model_parallel_size, run.parallel.pipeline_model_parallel_size
     data, world = run.data_parallel_size, run.launch.world_size
-    table = _table("groups of ranks", "group", "how many", "size", "shares", "the first one")
+    table = table_of("groups of ranks", "group", "how many", "size", "shares", "the first one")
     for name, size, stride, shares in (
         ("tensor", tensor, 1, "every layer"),
         ("data", data, tensor, "every batch"),
@@ -88,20 +87,21 @@ def _groups(run: RunConfig) -> Table:
 
 def _memory(run: RunConfig) -> Table:
     fullest = estimate(run)
-    table = _table(f"memory of a rank of stage {fullest.stage}, the fullest", "", "")
+    table = table_of(f"memory of a rank of stage {fullest.stage}, the fullest", "", "")
     for name, amount in fullest.rows():
         table.add_row(name, amount)
     if run.device != "cpu":
-        needed = fullest.total / GIB + NOT_COUNTED_GIB
+        needed = fullest.total / GIB / USABLE_PART
         fitting = next((card for card, size in CARDS_GIB.items() if size >= needed), None)
         answer = (
             f"{fitting} and more" if fitting else "none of one GPU: split the model further, or recompute"
         )
-        table.add_row(f"cards that hold it, with {NOT_COUNTED_GIB:g} GiB for CUDA and buffers", answer)
+        table.add_row(f"cards that hold it, {1 - USABLE_PART:.0%} left to fragmentation", answer)
     return table
 
 
-def _table(title: str, *columns: str) -> Table:
+def table_of(title: str, *columns: str) -> Table:
+    """An empty table; without columns' names it has no header."""
     table = Table(title=title, title_justify="left", show_header=any(columns))
     for column in columns:
         table.add_column(column)
