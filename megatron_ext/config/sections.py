@@ -89,9 +89,9 @@ class ParallelConfig(Section):
         "block recomputes the first recompute_num_layers layers of each part and keeps all of the others",
     )
     recompute_num_layers: PositiveInt | None = Field(default=None, description="of full; default: 1")
-    recompute_modules: tuple[Literal["core_attn", "layernorm", "mlp"], ...] | None = Field(
+    recompute_modules: tuple[Literal["core_attn", "mlp"], ...] | None = Field(
         default=None, strict=False, min_length=1, description="of selective; default: core_attn"
-    )
+    )  # megatron-core's "layernorm" needs Transformer Engine: without it, it fails on a name that is not defined
 
     @property
     def model_parallel_size(self) -> int:
@@ -120,6 +120,14 @@ class ParallelConfig(Section):
         if last is not None:
             layers[-1] = last
         return layers
+
+
+class KernelsConfig(Section):
+    """Which implementations compute what matters for speed; every choice computes the same."""
+
+    attention_backend: Literal["auto", "flash4", "flash3", "flash2", "cudnn", "sdpa_flash", "torch"] = Field(
+        default="auto", description="auto: the fastest that is installed and fits dtype, head size and device"
+    )
 
 
 class TokenizerConfig(Section):
@@ -302,6 +310,7 @@ class RunConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     model: ModelConfig
     parallel: ParallelConfig = ParallelConfig()
+    kernels: KernelsConfig = KernelsConfig()
     tokenizer: TokenizerConfig
     data: DataConfig
     training: TrainingConfig

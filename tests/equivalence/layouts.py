@@ -1,0 +1,115 @@
+"""Layouts by name, and many runs in one set of processes: starting these takes longer than the runs."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from comparable_runs import Finished, World, read_finished
+
+from megatron_ext.config.dump import run_to_yaml
+from megatron_ext.config.load import load_run_config
+
+WORKER = Path(__file__).with_name("many_runs.py")
+SIZES = {
+    "TP": "tensor_model_parallel_size",
+    "PP": "pipeline_model_parallel_size",
+    "VPP": "virtual_pipeline_model_parallel_size",
+    "CP": "context_parallel_size",
+}
+SWITCHES = {
+    "SP": ["sequence_parallel"],
+    "distributed": ["use_distributed_optimizer"],
+    "overlapped": ["overlap_grad_reduce", "overlap_param_gather"],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One run.
+
+    Attributes:
+        layout: such as ``TP2 PP2 VPP2 DP2 SP``: sizes, and the switches that are on.
+        overrides: of the configuration, beside those of the layout.
+        variant: name of the reference it is compared with: one process, and the same overrides.
+        resumes: the case whose checkpoint of step 10 it goes on from.
+    """
+
+    layout: str
+    overrides: tuple[str, ...] = ()
+    variant: str = "plain"
+    resumes: "Case | None" = None
+
+    @property
+    def processes(self) -> int:
+        return math.prod(int(size) for size in re.findall(r"(?<!V)[TPCD]P(\d+)", self.layout))
+
+    @property
+    def name(self) -> str:
+        extras = [override.partition(".")[2].replace("recompute_", "") for override in self.overrides]
+        variant = [] if self.variant == "plain" else [self.variant]
+        after = [] if self.resumes is None else ["after", self.resumes.name]
+        return " ".join([self.layout, *extras, *variant, *after])
+
+    def settings(self) -> list[str]:
+        """The layout as overrides of the configuration."""
+        found = [f"launch.nproc_per_node={self.processes}", "checkpoint.save_interval=10"]
+        for word in self.layout.split():
+            match = re.fullmatch(r"([A-Z]+)(\d+)", word)
+            if match is None:
+                found += [f"parallel.{key}=true" for key in SWITCHES[word]]
+            elif match[1] != "DP":
+                found.append(f"parallel.{SIZES[match[1]]}={match[2]}")
+        return [*found, *self.overrides]
+
+
+class Batch:
+    """Runs of all cases that need as many processes, started when the first is asked for."""
+
+    def __init__(self, world: World, folder: Path, variants: dict[str, list[str]]) -> None:
+        self.world, self.folder, self.variants = world, folder, variants
+        self.folders: dict[Case, Path] = {}
+        self.errors: dict[int, str] = {}
+
+    def run(self, cases: Sequence[Case], processes: int) -> None:
+        """Train those of ``cases`` that need ``processes``; what they resume from comes earlier."""
+        plan = []
+        for case in cases:
+            if case.processes == processes:
+                source = None if case.resumes is None else str(self.folders[case.resumes])
+                plan.append({"folder": str(self._resolve(case)), "resumes": source})
+        path = self.folder / f"plan{processes}.json"
+        path.write_text(json.dumps(plan), encoding="utf-8")
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={processes}",
+        ]
+        inherited = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+        done = subprocess.run(
+            [*command, str(WORKER), str(path)],
+            env={**inherited, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
+        self.errors[processes] = done.stderr[-6000:] if done.returncode else ""
+
+    def finished(self, case: Case) -> Finished:
+        folder = self.folders[case]
+        assert (folder / "done").exists(), self.errors[case.processes]
+        return read_finished(folder)
+
+    def _resolve(self, case: Case) -> Path:
+        folder = self.folders[case] = self.folder / re.sub(r"\W+", "_", case.name)
+        folder.mkdir()
+        source = folder / "config.yaml"
+        source.write_text(yaml.safe_dump(self.world.config), encoding="utf-8")
+        overrides = [f"run_dir={folder}", *case.settings(), *self.variants[case.variant]]
+        (folder / "run.yaml").write_text(run_to_yaml(load_run_config([source], overrides)), encoding="utf-8")
+        return folder
