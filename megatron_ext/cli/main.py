@@ -45,6 +45,7 @@ VERBS: dict[str, Verb] = {
     "estimate": Verb(
         "megatron_ext.cli.estimate", "estimate memory and speed of a run, and rank the layouts that fit"
     ),
+    "benchmark": Verb("megatron_ext.cli.benchmark", "time real training steps on synthetic tokens"),
     "train": Verb("megatron_ext.cli.train", "one process of a training run; launch starts as many as needed"),
     "generate": Verb("megatron_ext.cli.generate", "continue a prompt with a checkpoint"),
 }

@@ -41,7 +41,7 @@ def kept_by_layer(model: ModelConfig, *, context: int = 1, fused: bool = True) -
     query, key_value = model.num_attention_heads * model.head_size, model.query_groups * model.head_size
     kept = [
         Kept("inputs of both norms", 2 * hidden, "sequence"),
-        Kept("outputs of both norms", 2 * hidden, "sequence", "layernorm"),
+        Kept("outputs of both norms", 2 * hidden, "sequence"),
         Kept("queries", query),
         Kept("keys and values", 2 * key_value * context),
         Kept("output of attention", query),
@@ -50,7 +50,7 @@ def kept_by_layer(model: ModelConfig, *, context: int = 1, fused: bool = True) -
     ]
     if not fused:
         kept += [
-            Kept("normalised inputs before the weight", 2 * hidden, "sequence", "layernorm"),
+            Kept("normalised inputs before the weight", 2 * hidden, "sequence"),
             Kept("SiLU of the gate, and the halves copied", 2 * ffn, freed_by="mlp"),
         ]
     return kept

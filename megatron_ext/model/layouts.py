@@ -119,8 +119,7 @@ def _parallel(tensor: int, pipeline: int, virtual: int, context: int, copies: in
 def _recomputations(run: RunConfig, parallel: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """From nothing to everything, each more than the one before."""
     yield NOTHING_RECOMPUTED
-    for modules in (("layernorm",), ("layernorm", "mlp")):
-        yield {**NOTHING_RECOMPUTED, "recompute_granularity": "selective", "recompute_modules": modules}
+    yield {**NOTHING_RECOMPUTED, "recompute_granularity": "selective", "recompute_modules": ("mlp",)}
     chunks = parallel["pipeline_model_parallel_size"] * (
         parallel["virtual_pipeline_model_parallel_size"] or 1
     )

@@ -101,8 +101,6 @@ def _selective(
     work = Work()
     if "core_attn" in again:
         work += Work(attention=attention)
-    if "layernorm" in again:
-        work += Work(elementwise=elementwise["norm"])
     if "mlp" in again:
         work += Work(gemm=gemm["fc1"] + gemm["fc2"], elementwise=elementwise["swiglu"])
     return work

@@ -72,14 +72,12 @@ class Speed:
 
 def step_time(run: RunConfig, gpu: Gpu, *, fused: bool = True) -> StepTime:
     """Estimate one step; ``fused`` as in ``kept_by_layer``, and weight gradients added up by their products."""
-    last = run.parallel.pipeline_model_parallel_size - 1
-    layer, head = layer_work(run, gpu, fused=fused), head_work(run, gpu)
-    stages = [
-        _StageTime(run, gpu, layer, head if stage == last else None, stage=stage, fused=fused)
-        for stage in {0, last}
-    ]
-    slowest = max(stages, key=lambda one: one.microbatch)
-    return slowest.step()
+    return _slowest_stage(run, gpu, fused=fused).step()
+
+
+def microbatch_seconds(run: RunConfig, gpu: Gpu, *, fused: bool = True) -> float:
+    """Forward and backward of one micro-batch on the slowest stage."""
+    return _slowest_stage(run, gpu, fused=fused).microbatch
 
 
 def speed(run: RunConfig, gpu: Gpu, seconds: float) -> Speed:
@@ -149,3 +147,13 @@ class _StageTime:
         """Reads the gradient twice (its norm, the update), reads and writes its states, writes the weight."""
         moved = 2 * self.states.gradient + 2 * self.states.optimizer + self.states.weight
         return memory_seconds(self.gpu, self.parameters * moved / optimizer_shards(self.run))
+
+
+def _slowest_stage(run: RunConfig, gpu: Gpu, *, fused: bool) -> _StageTime:
+    last = run.parallel.pipeline_model_parallel_size - 1
+    layer, head = layer_work(run, gpu, fused=fused), head_work(run, gpu)
+    stages = [
+        _StageTime(run, gpu, layer, head if stage == last else None, stage=stage, fused=fused)
+        for stage in {0, last}
+    ]
+    return max(stages, key=lambda one: one.microbatch)

@@ -60,19 +60,19 @@ def saved_bytes(model: torch.nn.Module) -> int:
     return sum(size for size, _ in kept.values())
 
 
-def state_bytes(config: RunConfig, megatron_config: Any, model: torch.nn.Module) -> dict[str, int]:
+def state_bytes(config: RunConfig, megatron_config: Any, chunks: list[torch.nn.Module]) -> dict[str, int]:
     """Weights, gradient buffers, and what the optimizer keeps after a step."""
-    wrapped = wrap_data_parallel(config, megatron_config, model)
+    wrapped = wrap_data_parallel(config, megatron_config, chunks)
     optimizer = build_optimizer(config, wrapped)
     connect_schedule(wrapped, optimizer)
     tokens = np.zeros((ROWS, SEQ + 1), dtype=np.uint16)
     train_step(config, wrapped, optimizer, [MicroBatch(tokens, None, None, np.zeros(ROWS, np.int32))], 1)
-    buffers = [*wrapped.buffers, *wrapped.expert_parallel_buffers]
+    parameters, buffers = list(wrapped[0].parameters()), wrapped[0].buffers
     states = optimizer.optimizer.state.values()
     moments = [one for state in states for name, one in state.items() if name != "step"]
-    masters = [one.main_param for one in wrapped.parameters() if hasattr(one, "main_param")]
+    masters = [one.main_param for one in parameters if hasattr(one, "main_param")]
     return {
-        "weights": sum(one.nbytes for one in wrapped.parameters()),
+        "weights": sum(one.nbytes for one in parameters),
         "gradients": sum(buffer.grad_data.nbytes for buffer in buffers),
         "optimizer": sum(one.nbytes for one in [*moments, *masters]),
     }
@@ -88,11 +88,11 @@ def main() -> None:
         plain = transformer_config(config, fused_kernels=False)
         for name, fused in (("plain", False), ("fused", True)):
             megatron_config = dataclasses.replace(plain, bias_activation_fusion=fused)
-            model = to_training_precision(
+            chunks = to_training_precision(
                 build_model(config, megatron_config), megatron_config, backend.device
             )
-            measured["activations"].setdefault(name, []).append(saved_bytes(model))
-    measured["states"] = state_bytes(config, megatron_config, model)
+            measured["activations"].setdefault(name, []).append(saved_bytes(chunks[0]))
+    measured["states"] = state_bytes(config, megatron_config, chunks)
     sys.stdout.write(json.dumps(measured))
 
 

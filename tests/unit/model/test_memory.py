@@ -16,7 +16,7 @@ from megatron_ext.config.sections import (
     TokenizerConfig,
     TrainingConfig,
 )
-from megatron_ext.model.activations import bytes_per_token, chunks_in_flight
+from megatron_ext.model.activations import bytes_per_token, chunks_in_flight, kept_by_layer
 from megatron_ext.model.flops import num_parameters
 from megatron_ext.model.memory import GIB, MemoryEstimate, estimate, estimate_stage, stage_parameters
 
@@ -111,11 +111,15 @@ def test_distributed_optimizer_divides_the_optimizer_only(make_run: MakeRun) -> 
     assert (shared.weights, shared.gradients) == (whole.weights, whole.gradients)
 
 
-def test_recomputing_norms_and_the_mlp_frees_what_they_keep(make_run: MakeRun) -> None:
-    norms = ParallelConfig(recompute_granularity="selective", recompute_modules=("layernorm",))
-    assert bytes_per_token(LLAMA2_7B, norms, "bf16") == 131_584 - 2 * 4096 * 2
-    both = ParallelConfig(recompute_granularity="selective", recompute_modules=("layernorm", "mlp"))
-    assert bytes_per_token(LLAMA2_7B, both, "bf16") == 131_584 - 2 * (2 * 4096 + 3 * 11008)
+def test_norms_and_swiglu_keep_what_published_figures_say() -> None:
+    kept = {one.name: one.elements for one in kept_by_layer(LLAMA2_7B)}
+    without = sum(kept.values()) - kept["outputs of both norms"] - kept["their SwiGLU product"]
+    assert without * 2 * 4096 * 32 / GIB == pytest.approx(11.4, abs=0.05)
+
+
+def test_recomputing_the_mlp_or_some_layers_frees_what_they_keep(make_run: MakeRun) -> None:
+    mlp = ParallelConfig(recompute_granularity="selective", recompute_modules=("mlp",))
+    assert bytes_per_token(LLAMA2_7B, mlp, "bf16") == 131_584 - 2 * 3 * 11008
     half = make_run(recompute_granularity="full", recompute_method="block", recompute_num_layers=16)
     final_norm, layer_input = 2 * 4096 * 4096 * 2, 4096 * 4096 * 2
     expected = 4096 * 131_584 * (16 + 1) + 16 * layer_input + final_norm
