@@ -64,5 +64,6 @@ def test_real_work_on_this_machine() -> None:
             left.mul(2.0)
 
     parts = profile_parts(work, lambda: None)
-    assert set(parts) == {"GEMM", "optimizer step"}
+    assert set(parts) >= {"GEMM", "optimizer step"}
     assert parts["GEMM"] > parts["optimizer step"] > 0
+    assert parts["GEMM"] > parts.get("elementwise", 0.0)  # views, if anything
