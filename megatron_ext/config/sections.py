@@ -7,8 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from megatron_ext.config.batch_size import BatchSizes
+
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
+MainDtype = Literal["fp32", "bf16"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Amount = Annotated[float, Field(ge=0)]
 Alpha = Annotated[float, Field(gt=0, le=1)]
@@ -218,9 +221,20 @@ class TrainingConfig(Section):
 
     micro_batch_size: PositiveInt
     global_batch_size: PositiveInt
+    rampup_batch_size: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], Field(strict=False)] | None = (
+        Field(
+            default=None,
+            description="[start, increment, samples]: the batch grows from start to global_batch_size in steps "
+            "of increment, spread evenly over so many samples; default: full from the start",
+        )
+    )
     seq_length: PositiveInt
     train_iters: PositiveInt
     precision: Literal["fp32", "bf16"] = "bf16"
+    gradient_accumulation_fusion: bool = Field(
+        default=True,
+        description="add weight gradients straight to the main gradient, without a tensor between",
+    )
     seed: NonNegativeInt = 1234
     eval_interval: PositiveInt | None = Field(
         default=None, description="iterations between validations; default: at the end only"
@@ -235,8 +249,19 @@ class TrainingConfig(Section):
 
     @property
     def tokens_per_iteration(self) -> int:
-        """Tokens that one optimizer step consumes."""
+        """Tokens that one optimizer step consumes, after the ramp-up of the batch."""
         return self.global_batch_size * self.seq_length
+
+    @property
+    def batch_sizes(self) -> BatchSizes:
+        """The global batch at each position."""
+        full = self.global_batch_size
+        return BatchSizes(full, *(self.rampup_batch_size or (full,)))
+
+    @property
+    def train_samples(self) -> int:
+        """Samples that the whole run consumes."""
+        return self.batch_sizes.samples_after(self.train_iters)
 
 
 class OptimizerConfig(Section):
@@ -244,9 +269,26 @@ class OptimizerConfig(Section):
 
     lr: Annotated[float, Field(gt=0)]
     min_lr: Annotated[float, Field(ge=0)] = 0.0
-    lr_decay_style: Literal["cosine", "linear", "constant"] = "cosine"
+    lr_decay_style: Literal["cosine", "linear", "constant", "inverse-square-root", "WSD"] = "cosine"
     lr_warmup_iters: NonNegativeInt = 0
-    lr_decay_iters: PositiveInt | None = Field(default=None, description="default: train_iters")
+    lr_decay_iters: PositiveInt | None = Field(
+        default=None, description="where the decay ends; default: rewarm_from_iters, else train_iters"
+    )
+    lr_wsd_decay_iters: PositiveInt | None = Field(
+        default=None, description="with WSD (warm-up, stable, decay): last steps before the end, that decay"
+    )
+    lr_wsd_decay_style: Literal["linear", "cosine", "minus_sqrt"] = Field(
+        default="minus_sqrt", description="minus_sqrt: the rate falls as 1 - √progress"
+    )
+    rewarm_from_iters: PositiveInt | None = Field(
+        default=None,
+        description="after so many steps the rate rises again and then decays until train_iters: for a run that "
+        "goes on with new data",
+    )
+    rewarm_iters: NonNegativeInt = Field(default=0, description="steps of that rise, from where the rate is")
+    rewarm_lr: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="what it rises to; default: lr"
+    )
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     adam_beta1: Fraction = 0.9
     adam_beta2: Fraction = 0.95
@@ -254,6 +296,19 @@ class OptimizerConfig(Section):
     clip_grad: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="largest gradient norm; 0 clips nothing"
     )
+    main_grads_dtype: MainDtype = Field(
+        default="fp32", description="what gradients are accumulated and reduced in"
+    )
+    exp_avg_dtype: MainDtype = Field(default="fp32", description="Adam's first moment")
+    exp_avg_sq_dtype: MainDtype = Field(default="fp32", description="Adam's second moment")
+    store_param_remainders: bool = Field(
+        default=False,
+        description="keep of the fp32 master weights the 16 bits that the bf16 weights lack: 2 bytes fewer, same bits",
+    )
+
+    def decay_end(self, train_iters: int) -> int:
+        """Step at which the first decay, the only one without re-warming, reaches ``min_lr``."""
+        return self.lr_decay_iters or self.rewarm_from_iters or train_iters
 
 
 class CheckpointConfig(Section):

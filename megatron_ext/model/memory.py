@@ -1,12 +1,13 @@
 """Memory that training takes on the fullest device, by closed formulas. No torch here.
 
-States follow mixed-precision Adam as in ZeRO (Rajbhandari et al., arXiv 1910.02054, section 3.1); activations are in
-``activations.py``. What CUDA, its libraries and NCCL take is a constant, and fragmentation a part of the card.
+States are those of ``config/state_bytes.py``, shared as in ZeRO (Rajbhandari et al., arXiv 1910.02054, section 3.1);
+activations are in ``activations.py``. What CUDA, its libraries and NCCL take is a constant, and fragmentation a part of the card.
 """
 
 from dataclasses import dataclass
 
 from megatron_ext.config.sections import ModelConfig, ParallelConfig, RunConfig
+from megatron_ext.config.state_bytes import state_bytes
 from megatron_ext.model.activations import (
     ACTIVATION_BYTES,
     activation_bytes,
@@ -26,29 +27,6 @@ USABLE_PART = 0.95
 # Cross entropy keeps its softmax in fp32; the logits that came, or the gradient that leaves, lie beside it.
 SOFTMAX_BYTES = 4
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "framework")
-
-
-@dataclass(frozen=True)
-class StateBytes:
-    """Bytes a parameter: the weight, its gradient, and what the optimizer keeps of it."""
-
-    weight: int
-    gradient: int
-    optimizer: int
-
-    @property
-    def total(self) -> int:
-        """By this number a choice of states is known: 18, 12, 10."""
-        return self.weight + self.gradient + self.optimizer
-
-
-MIXED_18 = StateBytes(2, 4, 12)  # 16-bit weight, fp32 main gradient, fp32 master weight and moments
-FULL_16 = StateBytes(4, 4, 8)  # fp32: the weight is its own master
-
-
-def state_bytes(run: RunConfig) -> StateBytes:
-    """The states that a run keeps, by precision."""
-    return FULL_16 if run.training.precision == "fp32" else MIXED_18
 
 
 @dataclass(frozen=True)

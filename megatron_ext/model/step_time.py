@@ -6,6 +6,7 @@ Left out: the input pipeline, checkpoints, stragglers, and launches, which large
 from dataclasses import dataclass, fields
 
 from megatron_ext.config.sections import RunConfig
+from megatron_ext.config.state_bytes import StateBytes, state_bytes
 from megatron_ext.model.activations import layers_per_chunk, recomputed_layers
 from megatron_ext.model.communication import (
     context_parallel_seconds,
@@ -15,7 +16,7 @@ from megatron_ext.model.communication import (
 )
 from megatron_ext.model.flops import flops_per_token
 from megatron_ext.model.hardware import Gpu
-from megatron_ext.model.memory import StateBytes, optimizer_shards, stage_parameters, state_bytes
+from megatron_ext.model.memory import optimizer_shards, stage_parameters
 from megatron_ext.model.roofline import (
     LayerWork,
     Work,

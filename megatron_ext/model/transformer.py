@@ -22,6 +22,7 @@ from megatron_ext.kernels.attention.choice import choose_attention
 from megatron_ext.kernels.attention.context_parallel import ContextParallelAttention
 from megatron_ext.kernels.attention.core import DotProductAttention
 from megatron_ext.kernels.rms_norm import RMSNorm
+from megatron_ext.kernels.weight_gradient import install_weight_gradient_accumulation
 from megatron_ext.model.vocabulary import mask_padded_logits, padded_vocab_size
 
 PARAMS_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -79,8 +80,8 @@ def transformer_config(run: RunConfig, *, fused_kernels: bool) -> TransformerCon
         batch_p2p_comm=fused_kernels and not interleaved,
         deallocate_pipeline_outputs=False,
         batch_p2p_sync=False,
-        gradient_accumulation_fusion=False,  # needs apex or Transformer Engine
-        apply_rope_fusion=False,  # likewise
+        gradient_accumulation_fusion=run.training.gradient_accumulation_fusion,
+        apply_rope_fusion=False,  # needs apex or Transformer Engine
         masked_softmax_fusion=False,  # attention is not megatron-core's
         persist_layer_norm=False,
     )
@@ -147,6 +148,8 @@ def layer_spec(backend: AttentionBackend, *, context_parallel: bool = False) -> 
 
 def build_model(run: RunConfig, config: TransformerConfig) -> list[GPTModel]:
     """This process's tensor-parallel part of its pipeline stage: one model, or one a chunk where stages interleave."""
+    if config.gradient_accumulation_fusion:
+        install_weight_gradient_accumulation()
     chunks = config.virtual_pipeline_model_parallel_size
     return [_build_chunk(run, config, chunk) for chunk in ([None] if chunks is None else range(chunks))]
 
