@@ -1,7 +1,7 @@
 """Memory that training takes on the fullest device, by closed formulas. No torch here.
 
 States are those of ``config/state_bytes.py``, shared as in ZeRO (Rajbhandari et al., arXiv 1910.02054, section 3.1);
-activations are in ``activations.py``. What CUDA, its libraries and NCCL take is a constant, and fragmentation a part of the card.
+activations are in ``activations.py``. CUDA, its libraries and NCCL take a constant, fragmentation a part of the card.
 """
 
 from dataclasses import dataclass

@@ -103,7 +103,8 @@ class _StageTime:
         head = head or LayerWork(Work(), Work(), Work(), 0.0)
         self.states: StateBytes = state_bytes(run)
         self.parameters = stage_parameters(run.model, run.parallel, stage)
-        added = accumulation_seconds(gpu, self.parameters, self.states.gradient, fused=fused)
+        straight = fused and run.training.gradient_accumulation_fusion
+        added = accumulation_seconds(gpu, self.parameters, self.states.gradient, fused=straight)
         self.forward = layer.forward * layers + head.forward
         self.backward = layer.backward * layers + head.backward + Work(elementwise=added)
         self.recompute = layer.forward.total * again + layer.recompute.total * (layers - again)

@@ -78,7 +78,7 @@ def seconds_by_part(events: Iterable[Event], updates: list[tuple[float, float]])
 
 
 def profile_parts(work: Callable[[], object], synchronize: Callable[[], None]) -> dict[str, float]:
-    """Seconds of each part of the second of two calls of ``work``; wrap updates in :func:`update_mark`."""
+    """Seconds of each part of the second of two calls of ``work``; updates lie in :func:`update_mark`."""
     activities = supported_activities()  # type: ignore[no-untyped-call]
     # The first step pays for what the profiler sets up.
     plan = schedule(wait=0, warmup=1, active=1)

@@ -5,7 +5,6 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.loader import MicroBatch
 from megatron_ext.model.flops import flops_per_token
 from megatron_ext.model.transformer import build_model
-from megatron_ext.observe.profile import profile_parts, update_mark
+from megatron_ext.observe.profile import profile_parts
 from megatron_ext.observe.throughput import peak_tflops
 from megatron_ext.train.setup import ModelBuilder, build_trainable
 from megatron_ext.train.step import train_step
@@ -69,13 +68,6 @@ def training_step(
 ) -> Step:
     """A step of training as ``train`` does it, of our model or another that ``build`` makes."""
     model, optimizer = build_trainable(run, backend, build)
-    plain_step = optimizer.step
-
-    def marked_step(*arguments: Any, **options: Any) -> Any:
-        with update_mark():
-            return plain_step(*arguments, **options)
-
-    optimizer.step = marked_step
     return lambda: train_step(run, model, optimizer, micro_batches, 1)
 
 

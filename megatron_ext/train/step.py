@@ -16,6 +16,7 @@ from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.loader import MicroBatch
 from megatron_ext.kernels.attention.context_parallel import own_chunks
 from megatron_ext.kernels.attention.documents import Documents
+from megatron_ext.observe.profile import update_mark
 from megatron_ext.optim.optimizer import set_learning_rate, step
 from megatron_ext.optim.schedule import learning_rate
 
@@ -71,7 +72,8 @@ def train_step(
         chunk.zero_grad_buffer()
     optimizer.zero_grad()
     reports = _run_schedule(model, micro_batches, _training_loss, forward_only=False)
-    update = step(optimizer, config.optimizer.clip_grad)
+    with update_mark():
+        update = step(optimizer, config.optimizer.clip_grad)
     loss = torch.stack(reports).sum(dim=0) if reports and reports_loss() else None
     return StepOutcome(_zeros(model, 2) if loss is None else loss, update.grad_norm, rate)
 
