@@ -1,16 +1,21 @@
 """The back ends that run on a CPU, and with a GPU all others, against attention one query at a time in float64."""
 
+from collections.abc import Callable
 from itertools import accumulate
 
+import numpy as np
 import pytest
 import torch
 from attention_formula import assert_same, attend_documents, attend_rows, inputs, like
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megatron_ext.errors import ConfigError
 from megatron_ext.kernels.attention.base import AttentionBackend, AttentionNeeds
 from megatron_ext.kernels.attention.choice import SUPPORT, choose_attention
+from megatron_ext.kernels.attention.core import DotProductAttention
+from megatron_ext.kernels.attention.documents import Documents
 from megatron_ext.kernels.attention.reference import ReferenceAttention
 from megatron_ext.kernels.attention.sdpa import SdpaFlashAttention
 
@@ -140,26 +145,60 @@ def test_strided_inputs_need_no_copy(*, backend: AttentionBackend) -> None:
     torch.testing.assert_close(backend.causal(*views), expected)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-@pytest.mark.parametrize("name", SUPPORT)
+def on_this_gpu(name: str, head_size: int, *, whole_rows: bool) -> AttentionBackend:
+    needs = AttentionNeeds(
+        torch.cuda.get_device_capability(),
+        torch.bfloat16,
+        head_size,
+        documents=not whole_rows,
+        longer_keys=not whole_rows,
+        window=not whole_rows,
+    )
+    try:
+        return choose_attention(name, needs)
+    except ConfigError as error:
+        pytest.skip(str(error))
+
+
+def with_a_gpu(test: Callable[..., None]) -> Callable[..., None]:
+    skipped = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+    return pytest.mark.gpu(skipped(pytest.mark.parametrize("name", SUPPORT)(test)))
+
+
+@with_a_gpu
 @every_kv_heads
 @every_head_size
-def test_on_a_gpu(*, name: str, kv_heads: int, head_size: int) -> None:
-    capability = torch.cuda.get_device_capability()
-    for longer_keys in (False, True):
-        needs = AttentionNeeds(
-            capability, torch.bfloat16, head_size, documents=longer_keys, longer_keys=longer_keys
-        )
+def test_rows_on_a_gpu(*, name: str, kv_heads: int, head_size: int) -> None:
+    backend = on_this_gpu(name, head_size, whole_rows=True)
+    check_rows(backend, (2, 65, 65, kv_heads, head_size), torch.bfloat16, 6e-2, device="cuda")
+
+
+@with_a_gpu
+@every_kv_heads
+@every_head_size
+def test_parts_and_documents_on_a_gpu(*, name: str, kv_heads: int, head_size: int) -> None:
+    backend = on_this_gpu(name, head_size, whole_rows=False)
+    for window in (None, 33):
+        shape = (2, 65, 130, kv_heads, head_size)
+        check_rows(backend, shape, torch.bfloat16, 6e-2, window=window, device="cuda")
+    for lengths in DOCUMENTS.values():
+        check_documents(backend, lengths, kv_heads, torch.bfloat16, 6e-2, size=head_size, device="cuda")
+
+
+@with_a_gpu
+def test_nothing_waits_for_the_gpu(*, name: str) -> None:
+    """Documents included: the host knows all it needs of them."""
+    config = TransformerConfig(num_layers=1, hidden_size=HEADS * 64, num_attention_heads=HEADS)
+    attention = DotProductAttention(config, backend=on_this_gpu(name, 64, whole_rows=False))
+    query, key, value = like(
+        inputs((32, 2, HEADS, 64), (32, 2, 2, 64), (32, 2, 2, 64)), torch.bfloat16, "cuda"
+    )
+    starts = np.array([0, 5, 32, 33, 64], dtype=np.int32)
+    for mode in ("default", "error"):  # the first call compiles and loads
+        torch.cuda.set_sync_debug_mode(mode)
         try:
-            backend = choose_attention(name, needs)
-        except ConfigError as error:
-            pytest.skip(str(error))
-        shape = (2, 65, 130 if longer_keys else 65, kv_heads, head_size)
-        check_rows(backend, shape, torch.bfloat16, 6e-2, device="cuda")
-        if longer_keys:
-            check_rows(backend, shape, torch.bfloat16, 6e-2, window=33, device="cuda")
-            for lengths in DOCUMENTS.values():
-                check_documents(
-                    backend, lengths, kv_heads, torch.bfloat16, 6e-2, size=head_size, device="cuda"
-                )
+            documents = Documents.on_device(starts, 32, query.device)
+            for inside in (documents, None):
+                attention(query, key, value, None, packed_seq_params=inside).sum().backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

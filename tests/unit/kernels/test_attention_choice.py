@@ -48,9 +48,9 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def log(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[pytest.LogCaptureFixture]:
-    monkeypatch.setattr(choice.logger, "handlers", [caplog.handler])
-    monkeypatch.setattr(choice.logger, "propagate", False)
-    monkeypatch.setattr(choice.logger, "level", logging.INFO)
+    logger = logging.Logger("attention", logging.INFO)
+    logger.addHandler(caplog.handler)
+    monkeypatch.setattr(choice, "logger", logger)
     choose_attention.cache_clear()
     yield caplog
     choose_attention.cache_clear()
