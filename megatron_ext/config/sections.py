@@ -124,6 +124,15 @@ class ParallelConfig(Section):
             layers[-1] = last
         return layers
 
+    def chunk_layers(self, num_layers: int) -> list[list[range]]:
+        """Of each stage, which layers its parts hold: the first parts of all stages come first, then the second."""
+        chunks = self.chunks_per_stage
+        sizes = [layers // chunks for layers in self.stage_layers(num_layers)]
+        return [
+            [range(first, first + size) for first in range(sum(sizes[:stage]), num_layers, sum(sizes))]
+            for stage, size in enumerate(sizes)
+        ]
+
 
 class KernelsConfig(Section):
     """Which implementations compute what matters for speed; every choice computes the same."""

@@ -69,44 +69,59 @@ class Case:
         return [*found, *self.overrides]
 
 
-class Batch:
-    """Runs of all cases that need as many processes, started when the first is asked for."""
+class Runs:
+    """Runs of many cases: those that need as many processes share them, and start when the first is asked for.
 
-    def __init__(self, world: World, folder: Path, variants: dict[str, list[str]]) -> None:
-        self.world, self.folder, self.variants = world, folder, variants
-        self.folders: dict[Case, Path] = {}
+    Args:
+        world: where the data and the model are.
+        folder: to work in.
+        variants: overrides of the configuration, by name.
+        cases: in an order in which each comes after what it resumes from, which needs no more processes than it.
+    """
+
+    def __init__(
+        self, world: World, folder: Path, variants: dict[str, list[str]], cases: Sequence[Case]
+    ) -> None:
+        self.world, self.folder, self.variants, self.cases = world, folder, variants, cases
         self.errors: dict[int, str] = {}
 
-    def run(self, cases: Sequence[Case], processes: int) -> None:
-        """Train those of ``cases`` that need ``processes``; what they resume from comes earlier."""
-        plan = []
-        for case in cases:
-            if case.processes == processes:
-                source = None if case.resumes is None else str(self.folders[case.resumes])
-                plan.append({"folder": str(self._resolve(case)), "resumes": source})
+    def finished(self, case: Case) -> Finished:
+        """The run of a case, which must have ended well."""
+        for processes in sorted({other.processes for other in self.cases}):
+            if processes <= case.processes and processes not in self.errors:
+                self.errors[processes] = self._run(processes)
+        assert (self._folder(case) / "done").exists(), self.errors[case.processes]
+        return read_finished(self._folder(case))
+
+    def _run(self, processes: int) -> str:
+        """Train all cases that need ``processes``; what was written about errors."""
+        plan = [
+            {
+                "folder": str(self._resolved(case)),
+                "resumes": None if case.resumes is None else str(self._folder(case.resumes)),
+            }
+            for case in self.cases
+            if case.processes == processes
+        ]
         path = self.folder / f"plan{processes}.json"
         path.write_text(json.dumps(plan), encoding="utf-8")
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={processes}",
-        ]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         inherited = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
         done = subprocess.run(
-            [*command, str(WORKER), str(path)],
-            env={**inherited, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600, check=False,
-        )  # fmt: skip
-        self.errors[processes] = done.stderr[-6000:] if done.returncode else ""
+            [*command, f"--nproc-per-node={processes}", str(WORKER), str(path)],
+            env={**inherited, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        return done.stderr[-6000:]
 
-    def finished(self, case: Case) -> Finished:
-        folder = self.folders[case]
-        assert (folder / "done").exists(), self.errors[case.processes]
-        return read_finished(folder)
+    def _folder(self, case: Case) -> Path:
+        return self.folder / re.sub(r"\W+", "_", case.name)
 
-    def _resolve(self, case: Case) -> Path:
-        folder = self.folders[case] = self.folder / re.sub(r"\W+", "_", case.name)
+    def _resolved(self, case: Case) -> Path:
+        folder = self._folder(case)
         folder.mkdir()
         source = folder / "config.yaml"
         source.write_text(yaml.safe_dump(self.world.config), encoding="utf-8")
