@@ -56,6 +56,20 @@ def test_states_of_one_device_are_18_bytes_a_parameter(make_run: MakeRun) -> Non
     assert states / GIB == pytest.approx(113.0, abs=0.05)
 
 
+BF16_STATES = {"main_grads_dtype": "bf16", "exp_avg_dtype": "bf16", "exp_avg_sq_dtype": "bf16"}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "gib"), [(BF16_STATES, 75.3), ({**BF16_STATES, "store_param_remainders": True}, 62.8)]
+)
+def test_smaller_states_are_12_and_10_bytes_a_parameter(
+    make_run: MakeRun, optimizer: dict[str, Any], gib: float
+) -> None:
+    run = make_run()
+    memory = estimate(run.model_copy(update={"optimizer": run.optimizer.model_copy(update=optimizer)}))
+    assert (memory.weights + memory.gradients + memory.optimizer) / GIB == pytest.approx(gib, abs=0.05)
+
+
 def test_fp32_states_are_16_bytes_a_parameter(make_run: MakeRun) -> None:
     memory = estimate(make_run(precision="fp32"))
     assert memory.weights + memory.gradients + memory.optimizer == 16 * 6_738_415_616
