@@ -165,7 +165,7 @@ def _table(contenders: list[dict[str, Any]], config: RunConfig) -> Any:
     rows: dict[str, list[str]] = {
         "tokens/s of each device": [f"{one['tokens_per_second_per_gpu']:,.0f}" for one in contenders],
         "step, median / best, s": [f"{one['seconds']:.4f} / {one['best_seconds']:.4f}" for one in contenders],
-        "TFLOP/s, full / causal": [_pair(one["tflops"], "{:.1f}") for one in contenders],
+        "TFLOP/s, full / causal": [_pair(one["tflops"], "{:.3g}") for one in contenders],
         "MFU, full / causal": [_pair(one["mfu"], "{:.1%}") for one in contenders],
         "peak memory, GiB": [f"{one['peak_memory_bytes'] / GIB:.2f}" for one in contenders],
     }
