@@ -76,6 +76,19 @@ class ParallelConfig(Section):
         return self.tensor_model_parallel_size * self.pipeline_model_parallel_size
 
 
+class KernelsConfig(Section):
+    """Which implementations compute what matters for speed; every choice computes the same."""
+
+    fused: Literal["auto"] | bool = Field(
+        default="auto",
+        description="Triton kernels for all but products and attention; auto: on GPUs with Triton",
+    )
+    loss_chunk_tokens: PositiveInt | None = Field(
+        default=None,
+        description="with fused: tokens whose logits exist at a time, computed twice; default: all, computed once",
+    )
+
+
 class TokenizerConfig(Section):
     """The tokenizer the shards were made with: checked against them and against ``model.vocab_size``."""
 
@@ -256,6 +269,7 @@ class RunConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     model: ModelConfig
     parallel: ParallelConfig = ParallelConfig()
+    kernels: KernelsConfig = KernelsConfig()
     tokenizer: TokenizerConfig
     data: DataConfig
     training: TrainingConfig

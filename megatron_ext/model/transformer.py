@@ -1,6 +1,6 @@
 """The Llama decoder on megatron-core's GPTModel: its TransformerConfig, its layer, and this process's part of it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from megatron.core import parallel_state
@@ -18,6 +18,7 @@ from megatron.core.transformer.transformer_layer import TransformerLayer, Transf
 
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.kernels.attention import DotProductAttention
+from megatron_ext.kernels.choice import use_fused_kernels
 from megatron_ext.kernels.rms_norm import RMSNorm
 from megatron_ext.model.vocabulary import mask_padded_logits, padded_vocab_size
 
@@ -77,25 +78,56 @@ def transformer_config(run: RunConfig, *, fused_kernels: bool) -> TransformerCon
     )
 
 
-def layer_spec() -> ModuleSpec:
+class LayerModules(NamedTuple):
+    """The modules that have a fused variant."""
+
+    layer: type = TransformerLayer
+    attention: type = SelfAttention
+    mlp: type = MLP
+    norm: type = RMSNorm
+    model: type = GPTModel
+
+
+def choose_modules(run: RunConfig, config: TransformerConfig) -> LayerModules:
+    """megatron-core's modules, or their subclasses on Triton kernels.
+
+    Raises:
+        ConfigError: the kernels are asked for and cannot run here.
+    """
+    if not use_fused_kernels(run.kernels.fused, on_cpu=config.use_cpu_initialization):
+        return LayerModules()
+    # Here, because they import Triton, which need not be installed.
+    from megatron_ext.model import fused_layer, fused_loss  # noqa: PLC0415
+
+    return LayerModules(
+        layer=fused_layer.FusedTransformerLayer,
+        attention=fused_layer.FusedSelfAttention,
+        mlp=fused_layer.FusedMLP,
+        norm=fused_layer.FusedRMSNorm,
+        model=fused_loss.FusedLossModel,
+    )
+
+
+def layer_spec(modules: LayerModules) -> ModuleSpec:
     """One decoder layer: RMSNorm, attention with RoPE, RMSNorm, SwiGLU; no biases."""
     attention = ModuleSpec(
-        module=SelfAttention,
+        module=modules.attention,
         params={"attn_mask_type": AttnMaskType.causal},
         submodules=SelfAttentionSubmodules(
             linear_qkv=ColumnParallelLinear, core_attention=DotProductAttention, linear_proj=RowParallelLinear
         ),
     )
     mlp = ModuleSpec(
-        module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
+        module=modules.mlp,
+        submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear),
     )
     return ModuleSpec(
-        module=TransformerLayer,
+        module=modules.layer,
         submodules=TransformerLayerSubmodules(
-            input_layernorm=RMSNorm,
+            input_layernorm=modules.norm,
             self_attention=attention,
             self_attn_bda=get_bias_dropout_add,
-            pre_mlp_layernorm=RMSNorm,
+            pre_mlp_layernorm=modules.norm,
             mlp=mlp,
             mlp_bda=get_bias_dropout_add,
             sharded_state_dict_keys_map=CANONICAL_NORM_NAMES,
@@ -105,9 +137,12 @@ def layer_spec() -> ModuleSpec:
 
 def build_model(run: RunConfig, config: TransformerConfig) -> GPTModel:
     """This process's pipeline stage and tensor-parallel part, on the CPU or the current GPU."""
+    modules = choose_modules(run, config)
     layers_here = config.num_layers // config.pipeline_model_parallel_size
-    block = TransformerBlockSubmodules(layer_specs=[layer_spec()] * layers_here, layer_norm=RMSNorm)
-    model = GPTModel(
+    block = TransformerBlockSubmodules(
+        layer_specs=[layer_spec(modules)] * layers_here, layer_norm=modules.norm
+    )
+    model = modules.model(
         config,
         block,
         padded_vocab_size(run.model.vocab_size, config.tensor_model_parallel_size),
@@ -119,7 +154,10 @@ def build_model(run: RunConfig, config: TransformerConfig) -> GPTModel:
         position_embedding_type="rope",
         rotary_base=run.model.rotary_base,
     )
-    mask_padded_logits(model, run.model.vocab_size)
+    if modules.model is GPTModel:
+        mask_padded_logits(model, run.model.vocab_size)
+    else:
+        model.set_loss(run.model.vocab_size, run.kernels.loss_chunk_tokens)
     return model
 
 
