@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from megatron.core import parallel_state
-from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
+from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.utils import get_model_config
@@ -16,6 +16,7 @@ from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.loader import MicroBatch
 from megatron_ext.optim.optimizer import set_learning_rate
 from megatron_ext.optim.schedule import learning_rate
+from megatron_ext.train.gradients import finalize_gradients
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class StepOutcome:
 def connect_schedule(model: DistributedDataParallel, optimizer: MegatronOptimizer) -> None:
     """Tell megatron-core's schedule how gradients are scaled, reduced and overlapped."""
     config = get_model_config(model)
-    config.finalize_model_grads_func = finalize_model_grads
+    config.finalize_model_grads_func = finalize_gradients
     config.grad_scale_func = optimizer.scale_loss
     if model.ddp_config.overlap_grad_reduce:
         config.no_sync_func = model.no_sync
@@ -146,7 +147,9 @@ def _zeros(model: DistributedDataParallel, *shape: int) -> torch.Tensor:
 
 
 def _transfer(array: Any, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(array).to(device, non_blocking=True)
+    host = torch.from_numpy(array)
+    # From pageable memory a copy of more than 64 KiB would wait for all that is queued.
+    return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
 
 
 def _training_loss(
@@ -155,7 +158,7 @@ def _training_loss(
     """Σ loss (differentiated), number of tokens, and the report of both, from the loss of each token [rows, seq]."""
     losses = losses.float() if loss_mask is None else losses.float() * loss_mask
     loss_sum = losses.sum()
-    num_tokens = losses.new_tensor(losses.numel()) if loss_mask is None else loss_mask.sum()
+    num_tokens = losses.new_full((), losses.numel()) if loss_mask is None else loss_mask.sum()
     report = torch.stack([loss_sum.detach().double(), num_tokens.double()])
     return loss_sum, num_tokens.to(torch.int32), report
 

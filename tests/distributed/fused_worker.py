@@ -7,17 +7,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
-from training_worker import fill, run_config
+from torch.utils._python_dispatch import TorchDispatchMode
+from training_worker import Training, batch, fill, run_config
 
 from megatron_ext.backend.device import select_backend
 from megatron_ext.config.sections import RunConfig
+from megatron_ext.data.loader import MicroBatch
 from megatron_ext.launch.environment import ProcessEnvironment
 from megatron_ext.model.transformer import build_model, to_training_precision, transformer_config
 from megatron_ext.train.setup import start_processes
+from megatron_ext.train.step import _run_schedule, _training_loss
 
 VOCAB, SEQ, ROWS = 259, 8, 2
 LAYOUTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -85,11 +89,37 @@ def compare(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+class CountWaits(TorchDispatchMode):
+    """Counts what reads a value on the host: ``item``, ``tolist``, ``bool``; on a GPU each waits for all queued."""
+
+    waits = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.waits += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def waits_of_a_step(**parallel: Any) -> int:
+    """In the forward and backward passes over a global batch, and in the reduction of its gradients."""
+    training = Training(**parallel)
+    tokens, mask = batch(1)
+    rows = [MicroBatch(tokens[at : at + 2], mask[at : at + 2], None, np.zeros(2, np.int32)) for at in (0, 2)]
+    with CountWaits() as count:
+        _run_schedule(training.model, rows, _training_loss, forward_only=False)
+    return count.waits
+
+
 def main() -> None:
     environment = ProcessEnvironment.detect()
     backend = select_backend("cpu", environment.local_rank, environment.local_world_size)
     start_processes(run_config(), environment, backend)
-    seen = {name: compare(sections) for name, sections in LAYOUTS.items()}
+    layouts = {name: compare(sections) for name, sections in LAYOUTS.items()}
+    waits = {
+        "DP2": waits_of_a_step(),
+        "TP2 SP": waits_of_a_step(tensor_model_parallel_size=2, sequence_parallel=True),
+        "PP2": waits_of_a_step(pipeline_model_parallel_size=2),
+    }
+    seen = {"layouts": layouts, "waits": waits}
     torch.save(seen, Path(sys.argv[1]) / f"rank{environment.rank}.pt")
     dist.destroy_process_group()
 

@@ -35,10 +35,15 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 def test_losses_logits_and_gradients_are_equal(ranks: list[Any], layout: str) -> None:
     losses_bound, gradients_bound = (0.1, 0.05) if layout == "bf16" else (1e-5, 1e-5)
     for rank in ranks:
-        seen = rank[layout]
+        seen = rank["layouts"][layout]
         assert seen["kinds"] == ("GPTModel", "FusedLossModel")
         assert seen["loss"] > 1
         assert seen["losses"] < losses_bound
         assert seen["logits"] < losses_bound
         assert seen["gradients"]
         assert {name: error for name, error in seen["gradients"].items() if error > gradients_bound} == {}
+
+
+def test_nothing_waits_for_the_device(ranks: list[Any]) -> None:
+    for rank in ranks:
+        assert rank["waits"] == {"DP2": 0, "TP2 SP": 0, "PP2": 0}

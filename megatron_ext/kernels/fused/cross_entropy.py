@@ -13,6 +13,7 @@ import torch.distributed as dist
 import triton
 import triton.language as tl
 
+from megatron_ext.kernels.fused.checks import check
 from megatron_ext.kernels.fused.tiles import warps
 
 LARGEST_BLOCK = 4096
@@ -95,8 +96,13 @@ def row_statistics(logits: torch.Tensor, labels: torch.Tensor, part: VocabularyP
 
     Returns:
         fp32 [3, tokens]: the largest logit, Σ exp(logit - largest), and the label's logit or 0 where it is not here.
+
+    Raises:
+        ValueError: shapes do not fit.
     """
     tokens, width = logits.shape
+    check(fits=labels.shape == (tokens,), what=f"{tuple(labels.shape)} labels for {tokens} rows")
+    check(fits=0 <= part.real <= width, what=f"{part.real} real columns of {width}")
     statistics = torch.empty(3, tokens, dtype=torch.float32, device=logits.device)
     columns = min(LARGEST_BLOCK, triton.next_power_of_2(width))
     _statistics_kernel[(tokens,)](

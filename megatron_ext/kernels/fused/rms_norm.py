@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
+from megatron_ext.kernels.fused.checks import check
 from megatron_ext.kernels.fused.tiles import persistent_programs, row_tile, warps
 
 
@@ -154,7 +155,11 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
     Returns:
         As ``x``.
+
+    Raises:
+        ValueError: shapes do not fit.
     """
+    check(fits=weight.shape == x.shape[-1:], what=f"weight {tuple(weight.shape)} for rows of {x.shape[-1]}")
     y: torch.Tensor = _RMSNorm.apply(x.contiguous(), weight, eps)  # type: ignore[no-untyped-call]
     return y
 
@@ -172,7 +177,12 @@ def add_rms_norm(
 
     Returns:
         ``rms_norm(x + residual)`` and ``x + residual``, both as ``x``.
+
+    Raises:
+        ValueError: shapes do not fit.
     """
+    check(fits=weight.shape == x.shape[-1:], what=f"weight {tuple(weight.shape)} for rows of {x.shape[-1]}")
+    check(fits=x.shape == residual.shape, what=f"x {tuple(x.shape)}, residual {tuple(residual.shape)}")
     y, total = _AddRMSNorm.apply(  # type: ignore[no-untyped-call]
         x.contiguous(), residual.contiguous(), weight, eps
     )

@@ -11,6 +11,8 @@ import torch
 import triton
 import triton.language as tl
 
+from megatron_ext.kernels.fused.checks import check
+
 HEADS_PER_PROGRAM = 16
 
 
@@ -169,7 +171,14 @@ def rope_packed(
 
     Returns:
         Queries [seq, batch, groups × heads_per_group, head_size], keys and values [seq, batch, groups, head_size].
+
+    Raises:
+        ValueError: shapes do not fit.
     """
+    size, left = divmod(packed.size(-1), groups * (heads_per_group + 2))
+    check(fits=left == 0 and size % 2 == 0, what=f"{packed.size(-1)} columns are not heads of an even size")
+    fits = angles.size(0) == packed.size(0) and angles.numel() == angles.size(0) * size
+    check(fits=fits, what=f"angles {tuple(angles.shape)} for {packed.size(0)} positions and heads of {size}")
     query, key, value = _PackedRope.apply(  # type: ignore[no-untyped-call]
         packed.contiguous(), angles.contiguous(), groups, heads_per_group
     )

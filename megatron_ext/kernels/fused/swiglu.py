@@ -6,6 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
+from megatron_ext.kernels.fused.checks import check
 from megatron_ext.kernels.fused.tiles import warps
 
 LARGEST_BLOCK = 2048
@@ -86,6 +87,10 @@ def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
 
     Returns:
         [..., ffn].
+
+    Raises:
+        ValueError: the last axis has no halves.
     """
+    check(fits=gate_up.size(-1) % 2 == 0, what=f"{gate_up.size(-1)} columns have no two halves")
     y: torch.Tensor = _SwiGLU.apply(gate_up.contiguous())  # type: ignore[no-untyped-call]
     return y

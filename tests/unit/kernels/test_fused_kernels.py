@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from megatron_ext.kernels import reference
+from megatron_ext.kernels.fused.cross_entropy import VocabularyPart, cross_entropy
 from megatron_ext.kernels.fused.rms_norm import add_rms_norm, rms_norm
 from megatron_ext.kernels.fused.rope import rope_packed
 from megatron_ext.kernels.fused.swiglu import swiglu
@@ -95,3 +96,22 @@ def test_inputs_that_are_views(device: torch.device) -> None:
     transposed = random(device, torch.float32, 4, 10, 6).transpose(0, 1)
     compare(rms_norm, reference.rms_norm, [transposed, random(device, torch.float32, 6)], EPS)
     compare(swiglu, reference.swiglu, [transposed])
+
+
+def test_shapes_that_do_not_fit_are_refused(device: torch.device) -> None:
+    """Or a kernel would read out of bounds."""
+    x = torch.zeros(3, 2, 12, device=device)
+    with pytest.raises(ValueError, match="rows of 12"):
+        rms_norm(x, torch.ones(11, device=device), EPS)
+    with pytest.raises(ValueError, match="residual"):
+        add_rms_norm(x, x[:2], torch.ones(12, device=device), EPS)
+    with pytest.raises(ValueError, match="halves"):
+        swiglu(x[..., :5])
+    with pytest.raises(ValueError, match="even size"):
+        rope_packed(x[..., :9], torch.zeros(3, 1, 1, 3, device=device), 1, 1)
+    with pytest.raises(ValueError, match="3 positions"):
+        rope_packed(x, torch.zeros(2, 1, 1, 4, device=device), 1, 1)
+    with pytest.raises(ValueError, match="labels for 6 rows"):
+        cross_entropy(x, torch.zeros(5, dtype=torch.int64, device=device), VocabularyPart(0, 12))
+    with pytest.raises(ValueError, match="13 real columns"):
+        cross_entropy(x, torch.zeros(3, 2, dtype=torch.int64, device=device), VocabularyPart(0, 13))
