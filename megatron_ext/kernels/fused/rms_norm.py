@@ -1,7 +1,8 @@
 """RMSNorm in Triton, forward and backward, alone or after a residual addition (arXiv 1910.07467).
 
 One pass over memory in each direction: torch reads the row twice and keeps the scale; here the row stays in registers
-and the scale is computed again in the backward pass. Whole rows are held: up to a hidden size of 8,192 registers suffice.
+and the scale is computed again in the backward pass. Whole rows are held, for which
+registers suffice up to a hidden size of 8,192.
 """
 
 from typing import Any

@@ -3,8 +3,10 @@
 import torch
 import triton
 
-ELEMENTS_PER_WARP = 512
-"""16 for each of 32 threads: two 16-byte loads of bf16, enough in flight to reach the memory's bandwidth."""
+ELEMENTS_PER_WARP = 256
+"""8 for each of 32 threads: one 16-byte load of bf16. With 16, whole rows of 8,192 spill registers."""
+
+MOST_WARPS = 32
 
 LARGEST_TILE = 2048
 """Elements up to which short rows share a program."""
@@ -22,7 +24,7 @@ def row_tile(columns: int) -> tuple[int, int]:
 
 def warps(elements: int) -> int:
     """Warps of a program whose tile holds so many elements, a power of two."""
-    return min(16, max(1, elements // ELEMENTS_PER_WARP))
+    return min(MOST_WARPS, max(1, elements // ELEMENTS_PER_WARP))
 
 
 def persistent_programs(device: torch.device, tiles: int) -> int:
