@@ -79,6 +79,15 @@ def _forward_kernel(
 
 
 @triton.jit
+def _offset(
+    token: tl.tensor, batch: tl.tensor, head: tl.tensor, half: tl.tensor, strides: tl.tensor
+) -> tl.tensor:
+    """Of [heads, half] values of a token in [seq, batch, heads, head_size] with these strides of the first three."""
+    place = (token // batch) * strides[0] + (token % batch) * strides[1]
+    return place + head[:, None].to(tl.int64) * strides[2] + half[None, :]
+
+
+@triton.jit
 def _load_halves(source: tl.tensor, size: tl.tensor, chosen: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
     first = tl.load(source, mask=chosen, other=0.0).to(tl.float32)
     second = tl.load(source + size // 2, mask=chosen, other=0.0).to(tl.float32)
@@ -92,6 +101,9 @@ def _backward_kernel(
     grad_value: tl.tensor,
     angles: tl.tensor,
     grad_packed: tl.tensor,
+    query_strides: tl.tensor,
+    key_strides: tl.tensor,
+    value_strides: tl.tensor,
     batch: tl.tensor,
     groups: tl.tensor,
     heads_per_group: tl.tensor,
@@ -105,12 +117,13 @@ def _backward_kernel(
     heads = groups * (heads_per_group + 2)
     group, place, query_head = _destinations(head, heads_per_group)
     inside = (head < heads)[:, None] & (half < size // 2)[None, :]
-    offset = (token * groups * heads_per_group + query_head[:, None]) * size + half[None, :]
     # Each head has one source; the other two give zeros.
-    q1, q2 = _load_halves(grad_query + offset, size, inside & (place < heads_per_group)[:, None])
-    offset = (token * groups + group[:, None]) * size + half[None, :]
-    k1, k2 = _load_halves(grad_key + offset, size, inside & (place == heads_per_group)[:, None])
-    v1, v2 = _load_halves(grad_value + offset, size, inside & (place == heads_per_group + 1)[:, None])
+    source = grad_query + _offset(token, batch, query_head, half, query_strides)
+    q1, q2 = _load_halves(source, size, inside & (place < heads_per_group)[:, None])
+    source = grad_key + _offset(token, batch, group, half, key_strides)
+    k1, k2 = _load_halves(source, size, inside & (place == heads_per_group)[:, None])
+    source = grad_value + _offset(token, batch, group, half, value_strides)
+    v1, v2 = _load_halves(source, size, inside & (place == heads_per_group + 1)[:, None])
     first = q1 + k1 + v1
     second = q2 + k2 + v2
     cosine, sine = _rotation(angles, token // batch, half, size, place <= heads_per_group)
@@ -121,12 +134,12 @@ def _backward_kernel(
 
 
 def _launch(
-    kernel: Any, *tensors: torch.Tensor, packed: torch.Tensor, groups: int, heads_per_group: int, size: int
+    kernel: Any, *arguments: Any, packed: torch.Tensor, groups: int, heads_per_group: int, size: int
 ) -> None:
     seq_length, batch = packed.shape[:2]
     blocks = triton.cdiv(groups * (heads_per_group + 2), HEADS_PER_PROGRAM)
     kernel[(seq_length * batch, blocks)](
-        *tensors, batch, groups, heads_per_group, size,
+        *arguments, batch, groups, heads_per_group, size,
         HEADS=HEADS_PER_PROGRAM, HALF=triton.next_power_of_2(size // 2), num_warps=4,
     )  # fmt: skip
 
@@ -152,8 +165,12 @@ class _PackedRope(torch.autograd.Function):
         (angles,) = ctx.saved_tensors
         heads = ctx.shape["groups"] * (ctx.shape["heads_per_group"] + 2)
         grad = grad_query.new_empty(*grad_query.shape[:2], heads * ctx.shape["size"])
-        parts = (one.contiguous() for one in (grad_query, grad_key, grad_value))
-        _launch(_backward_kernel, *parts, angles, grad, packed=grad, **ctx.shape)
+        # Attention kernels give them in layouts of their own; a copy would cost as much as the rotation.
+        parts = [
+            one if one.stride(-1) == 1 else one.contiguous() for one in (grad_query, grad_key, grad_value)
+        ]
+        strides = [one.stride()[:-1] for one in parts]
+        _launch(_backward_kernel, *parts, angles, grad, *strides, packed=grad, **ctx.shape)
         return grad, None, None, None
 
 

@@ -14,10 +14,11 @@ from triton.compiler import ASTSource
 from megatron_ext.kernels.fused import cross_entropy, rms_norm, rope, swiglu
 from megatron_ext.kernels.fused.tiles import row_tile, warps
 
-TYPES = {"eps": "fp32", "labels": "*i64"} | dict.fromkeys(
+TYPES: dict[str, Any] = {"eps": "fp32", "labels": "*i64"} | dict.fromkeys(
     ("rows", "size", "width", "real", "first", "batch", "groups", "heads_per_group"), "i32"
 )
 FLOATS = ("angles", "largest", "sum_exp", "predicted", "log_sum_exp", "grad_losses", "grad_weight_parts")
+TYPES |= dict.fromkeys(("query_strides", "key_strides", "value_strides"), ("i32", "i32", "i32"))
 TYPES |= dict.fromkeys(FLOATS, "*fp32")
 
 

@@ -90,6 +90,29 @@ def test_rope(device: torch.device, dtype: torch.dtype, groups: int, heads_per_g
     compare(fused, plain, [packed])
 
 
+@pytest.mark.parametrize("order", [(1, 0, 2, 3), (2, 0, 1, 3), (3, 1, 2, 0)])
+def test_rope_takes_gradients_as_attention_lays_them_out(
+    device: torch.device, order: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    seq_length, batch, groups, heads_per_group, size = 5, 2, 2, 3, 8
+    packed = random(device, torch.float32, seq_length, batch, groups * (heads_per_group + 2) * size)
+    angles = torch.rand(seq_length, size, device=device) * 100
+    back = [order.index(axis) for axis in range(4)]
+    gradients = []
+    for laid_out in (False, True):
+        packed = packed.detach().requires_grad_()
+        results = rope_packed(packed, angles, groups, heads_per_group)
+        torch.manual_seed(1)
+        upstream = [torch.randn_like(one) for one in results]
+        if laid_out:
+            upstream = [one.permute(order).contiguous().permute(back) for one in upstream]
+            assert not upstream[0].is_contiguous()
+        torch.autograd.backward(results, upstream)
+        gradients.append(packed.grad)
+    assert torch.equal(*gradients)
+
+
 def test_inputs_that_are_views(device: torch.device) -> None:
     """Kernels count on dense rows; a transposed tensor must not be read as if it were one."""
     torch.manual_seed(0)
