@@ -43,13 +43,17 @@ def _redirect_current_device() -> None:
 
 
 def _redirect_device_literals() -> None:
-    """Schedules, gradient clipping and optimizers create scalars with ``device="cuda"``; tied weights move there."""
+    """Schedules, gradient clipping and optimizers create scalars with ``device="cuda"``; tied weights move there.
+
+    Context parallelism pins an index for its way to the device, which needs one.
+    """
 
     def on_cpu(factory: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         @functools.wraps(factory)
         def create(*args: Any, **kwargs: Any) -> torch.Tensor:
             if str(kwargs.get("device", "")).startswith("cuda"):
                 kwargs["device"] = _CPU
+            kwargs.pop("pin_memory", None)
             return factory(*args, **kwargs)
 
         return create

@@ -40,8 +40,15 @@ class InProcessStrategy(megatron_torch.TorchDistSaveShardedStrategy):  # type: i
         )
 
 
-def save_distributed(folder: Path, model: Any, optimizer: MegatronOptimizer) -> None:
-    """Write the shards of every rank into the existing, empty ``folder``; all ranks call it."""
+def save_distributed(folder: Path, model: list[Any], optimizer: MegatronOptimizer) -> None:
+    """Write the shards of every rank into the existing, empty ``folder``; all ranks call it.
+
+    Where the gathering of parameters is overlapped, the next forward pass would fetch what other ranks have updated:
+    it is fetched here, or each rank's file would hold the others' weights of one step before.
+    """
+    for chunk in model:
+        if chunk.ddp_config.overlap_param_gather:
+            chunk.start_param_sync(force_sync=True)
     state = _sharded_state(model, optimizer, is_loading=False)
     dist_checkpointing.save(
         state,
@@ -57,7 +64,9 @@ def _without_shared_state(common: dict[str, Any]) -> dict[str, Any]:
     return {**common, "optimizer": optimizer}
 
 
-def load_distributed(folder: Path, model: Any, optimizer: MegatronOptimizer, *, with_optimizer: bool) -> None:
+def load_distributed(
+    folder: Path, model: list[Any], optimizer: MegatronOptimizer, *, with_optimizer: bool
+) -> None:
     """Fill the model, and the optimizer if asked, from a checkpoint of any layout; all ranks call it.
 
     Raises:
@@ -75,24 +84,36 @@ def load_distributed(folder: Path, model: Any, optimizer: MegatronOptimizer, *, 
             f"{folder}: damaged, its tensors cannot be read ({type(cause).__name__} on rank {rank}); "
             "start from another checkpoint"
         ) from error
-    unwrap_model(model).load_state_dict(loaded["model"], strict=False)
+    for name, chunk in _by_name(model).items():
+        chunk.load_state_dict(loaded[name], strict=False)
     if with_optimizer:
         optimizer.load_state_dict(loaded["optimizer"])
     else:
         optimizer.reload_model_params()
 
 
-def _sharded_state(model: Any, optimizer: MegatronOptimizer | None, *, is_loading: bool) -> dict[str, Any]:
+def _sharded_state(
+    model: list[Any], optimizer: MegatronOptimizer | None, *, is_loading: bool
+) -> dict[str, Any]:
     """Tensors with their place in the whole, named as in ``checkpoint/canonical.py``."""
-    sharded_model = {
-        name: part
-        for name, part in unwrap_model(model).sharded_state_dict().items()
-        # Pickled FP8 state of Transformer Engine, empty here; a checkpoint of ours holds tensors only.
-        if not isinstance(part, ShardedObject)
+    state: dict[str, Any] = {
+        name: {
+            key: part
+            for key, part in chunk.sharded_state_dict().items()
+            # Pickled FP8 state of Transformer Engine, empty here; a checkpoint of ours holds tensors only.
+            if not isinstance(part, ShardedObject)
+        }
+        for name, chunk in _by_name(model).items()
     }
-    state: dict[str, Any] = {"model": sharded_model}
     if optimizer is not None:
         state["optimizer"] = optimizer.sharded_state_dict(
-            dict(sharded_model), is_loading=is_loading, metadata=OPTIMIZER_SHARDING
+            {name: dict(part) for name, part in state.items()},
+            is_loading=is_loading,
+            metadata=OPTIMIZER_SHARDING,
         )
     return state
+
+
+def _by_name(model: list[Any]) -> dict[str, Any]:
+    """The bare chunks under names of their own; in the files a tensor's place is that in the whole model."""
+    return {f"model{index}": chunk for index, chunk in enumerate(unwrap_model(model))}

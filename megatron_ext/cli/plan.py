@@ -21,11 +21,7 @@ def print_plan(run: RunConfig) -> None:
 
 def _summary(run: RunConfig) -> Table:
     launch, parallel, training = run.launch, run.parallel, run.training
-    tensor, pipeline, data = (
-        parallel.tensor_model_parallel_size,
-        parallel.pipeline_model_parallel_size,
-        run.data_parallel_size,
-    )
+    data, context = run.data_parallel_size, parallel.context_parallel_size
     table = _table(f"run {run.name}", "", "")
     flops = flops_per_token(run.model, training.seq_length, causal=False)
     total_tokens = training.tokens_per_iteration * training.train_iters
@@ -33,7 +29,9 @@ def _summary(run: RunConfig) -> Table:
     rows = {
         "processes": f"{launch.world_size} (nodes × each: {launch.nnodes} × {launch.nproc_per_node})",
         "launcher": launch.launcher,
-        "layout": f"tensor {tensor} × pipeline {pipeline} × data {data}"
+        "layout": f"tensor {parallel.tensor_model_parallel_size} × pipeline {parallel.pipeline_model_parallel_size} × "
+        + (f"context {context} × " if context > 1 else "")
+        + f"data {data}"
         + "".join(f", {name}" for name in extras),
         "data-parallel size": str(data),
         "model": f"{num_parameters(run.model):,} parameters, {flops:.3e} FLOP a token (full attention)",
@@ -51,9 +49,9 @@ def _summary(run: RunConfig) -> Table:
 
 
 def _stages(run: RunConfig) -> Table:
-    """What each pipeline stage holds; ranks count tensor, then data, then pipeline, as in megatron-core."""
+    """What each pipeline stage holds; ranks count tensor, context, data, then pipeline, as in megatron-core."""
     stages = run.parallel.pipeline_model_parallel_size
-    layers = run.model.num_layers // stages
+    layers = run.parallel.chunk_layers(run.model.num_layers)
     ranks = run.launch.world_size // stages
     table = _table(
         "pipeline stages", "stage", "ranks", "layers", "also", "parameters a rank", "memory a rank"
@@ -64,7 +62,7 @@ def _stages(run: RunConfig) -> Table:
         table.add_row(
             str(stage),
             _span(stage * ranks, (stage + 1) * ranks - 1),
-            _span(stage * layers, (stage + 1) * layers - 1),
+            "; ".join(_span(chunk.start, chunk.stop - 1) for chunk in layers[stage]),
             ", ".join(also),
             f"{stage_parameters(run.model, run.parallel, stage):,}",
             f"{estimate_stage(run, stage).total / GIB:,.2f} GiB",
@@ -74,12 +72,13 @@ def _stages(run: RunConfig) -> Table:
 
 def _groups(run: RunConfig) -> Table:
     tensor, stages = run.parallel.tensor_model_parallel_size, run.parallel.pipeline_model_parallel_size
-    data, world = run.data_parallel_size, run.launch.world_size
+    context, data, world = run.parallel.context_parallel_size, run.data_parallel_size, run.launch.world_size
     table = _table("groups of ranks", "group", "how many", "size", "shares", "the first one")
     for name, size, stride, shares in (
         ("tensor", tensor, 1, "every layer"),
-        ("data", data, tensor, "every batch"),
-        ("pipeline", stages, tensor * data, "the layers"),
+        ("context", context, tensor, "every sequence"),
+        ("data", data, tensor * context, "every batch"),
+        ("pipeline", stages, tensor * context * data, "the layers"),
     ):
         first = ", ".join(str(rank * stride) for rank in range(min(size, 8))) + (", …" if size > 8 else "")
         table.add_row(name, str(world // size), str(size), shares, first)

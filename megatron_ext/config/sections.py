@@ -64,21 +64,79 @@ class ParallelConfig(Section):
 
     tensor_model_parallel_size: PositiveInt = 1
     pipeline_model_parallel_size: PositiveInt = 1
+    virtual_pipeline_model_parallel_size: Annotated[int, Field(gt=1)] | None = Field(
+        default=None,
+        description="interleaved pipeline: parts of the model on each stage; default: one, not interleaved",
+    )
+    num_layers_in_first_pipeline_stage: PositiveInt | None = Field(
+        default=None,
+        description="where stages hold unequal numbers of layers; default: as many as the others",
+    )
+    num_layers_in_last_pipeline_stage: PositiveInt | None = Field(default=None, description="likewise")
+    context_parallel_size: PositiveInt = Field(
+        default=1, description="processes that share each sequence, in all layers"
+    )
     sequence_parallel: bool = False
     use_distributed_optimizer: bool = False
     overlap_grad_reduce: bool = False
     overlap_param_gather: bool = False
-    recompute_granularity: Literal["none", "full"] = "none"
+    recompute_granularity: Literal["none", "selective", "full"] = Field(
+        default="none", description="what the backward pass computes again: nothing, parts of layers, layers"
+    )
+    recompute_method: Literal["uniform", "block"] | None = Field(
+        default=None,
+        description="of full: uniform (default) keeps the input of every recompute_num_layers layers, "
+        "block recomputes the first recompute_num_layers layers of each part and keeps all of the others",
+    )
+    recompute_num_layers: PositiveInt | None = Field(default=None, description="of full; default: 1")
+    recompute_modules: tuple[Literal["core_attn", "mlp"], ...] | None = Field(
+        default=None, strict=False, min_length=1, description="of selective; default: core_attn"
+    )  # megatron-core's "layernorm" needs Transformer Engine: without it, it fails on a name that is not defined
 
     @property
     def model_parallel_size(self) -> int:
         """Processes that together hold one copy of the model."""
         return self.tensor_model_parallel_size * self.pipeline_model_parallel_size
 
+    @property
+    def replica_size(self) -> int:
+        """Processes that together work on one micro-batch."""
+        return self.model_parallel_size * self.context_parallel_size
+
+    @property
+    def chunks_per_stage(self) -> int:
+        """Parts of the model that each pipeline stage holds."""
+        return self.virtual_pipeline_model_parallel_size or 1
+
+    def stage_layers(self, num_layers: int) -> list[int]:
+        """Layers of each pipeline stage, in a run that passed its rules."""
+        stages = self.pipeline_model_parallel_size
+        first, last = self.num_layers_in_first_pipeline_stage, self.num_layers_in_last_pipeline_stage
+        between = stages - sum(given is not None for given in (first, last))
+        share = (num_layers - (first or 0) - (last or 0)) // max(1, between)
+        layers = [share] * stages
+        if first is not None:
+            layers[0] = first
+        if last is not None:
+            layers[-1] = last
+        return layers
+
+    def chunk_layers(self, num_layers: int) -> list[list[range]]:
+        """Of each stage, which layers its parts hold: the first parts of all stages come first, then the second."""
+        chunks = self.chunks_per_stage
+        sizes = [layers // chunks for layers in self.stage_layers(num_layers)]
+        return [
+            [range(first, first + size) for first in range(sum(sizes[:stage]), num_layers, sum(sizes))]
+            for stage, size in enumerate(sizes)
+        ]
+
 
 class KernelsConfig(Section):
     """Which implementations compute what matters for speed; every choice computes the same."""
 
+    attention_backend: Literal["auto", "flash4", "flash3", "flash2", "cudnn", "sdpa_flash", "torch"] = Field(
+        default="auto", description="auto: the fastest that is installed and fits dtype, head size and device"
+    )
     fused: Literal["auto"] | bool = Field(
         default="auto",
         description="Triton kernels for all but products and attention; auto: on GPUs with Triton",
@@ -287,8 +345,8 @@ class RunConfig(Section):
 
     @property
     def data_parallel_size(self) -> int:
-        """Copies of the model."""
-        return self.launch.world_size // self.parallel.model_parallel_size
+        """Copies of the model that read different samples."""
+        return self.launch.world_size // self.parallel.replica_size
 
     @property
     def num_microbatches(self) -> int:

@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any
 
 import torch
+from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear, checkpoint
 from megatron.core.transformer.attention import SelfAttention
-from megatron.core.transformer.mlp import MLP
+from megatron.core.transformer.mlp import MLP, MLPSubmodules
 from megatron.core.transformer.transformer_layer import TransformerLayer
 
 from megatron_ext.kernels.fused.rms_norm import add_rms_norm, rms_norm
@@ -64,6 +65,11 @@ class FusedMLP(MLP):  # type: ignore[misc]
     One more pass over memory (0.3 % of a layer's time at Llama 2 7B's shapes) for 2 × ffn_hidden_size bytes a token.
     """
 
+    def __init__(self, config: Any) -> None:
+        # Not from a spec: megatron-core's layer warns of one for a subclass of MLP.
+        products = MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
+        super().__init__(config, products, ffn_hidden_size=config.ffn_hidden_size)
+
     def forward(self, hidden_states: torch.Tensor, **_of_experts: Any) -> tuple[torch.Tensor, None]:
         """[seq, batch, hidden] → the same."""
         gate_up, _ = self.linear_fc1(hidden_states)
@@ -79,10 +85,6 @@ class FusedTransformerLayer(TransformerLayer):  # type: ignore[misc]
 
     def forward(self, hidden_states: torch.Tensor, **passed: Any) -> tuple[torch.Tensor, None]:
         """[seq, batch, hidden] → the same, and None for the context that cross attention would return."""
-        if self.recompute_input_layernorm or self.recompute_pre_mlp_layernorm or self.recompute_mlp:
-            # megatron-core wraps these parts one by one, so they must stay apart.
-            output, _ = super().forward(hidden_states, **passed)
-            return output, None
         attention, _ = self.self_attention(
             self.input_layernorm(hidden_states),
             attention_mask=passed["attention_mask"],
@@ -91,5 +93,5 @@ class FusedTransformerLayer(TransformerLayer):  # type: ignore[misc]
         )
         norm = self.pre_mlp_layernorm
         normed, residual = add_rms_norm(attention, hidden_states, norm.weight, norm.eps)
-        output, _ = self.mlp(normed)
+        output, _ = checkpoint(self.mlp, False, normed) if self.recompute_mlp else self.mlp(normed)
         return residual + output, None

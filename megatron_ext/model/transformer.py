@@ -1,25 +1,26 @@
 """The Llama decoder on megatron-core's GPTModel: its TransformerConfig, its layer, and this process's part of it."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from megatron.core import parallel_state
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.models.gpt import GPTModel
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
-from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
+from megatron.core.transformer.attention import SelfAttentionSubmodules
 from megatron.core.transformer.enums import AttnMaskType
-from megatron.core.transformer.mlp import MLP, MLPSubmodules
 from megatron.core.transformer.module import Float16Module
 from megatron.core.transformer.spec_utils import ModuleSpec
-from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
-from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
+from megatron.core.transformer.transformer_layer import TransformerLayerSubmodules
 
-from megatron_ext.config.sections import RunConfig
-from megatron_ext.kernels.attention import DotProductAttention
-from megatron_ext.kernels.choice import use_fused_kernels
-from megatron_ext.kernels.rms_norm import RMSNorm
+from megatron_ext.config.sections import ParallelConfig, RunConfig
+from megatron_ext.kernels.attention.base import AttentionBackend, AttentionNeeds
+from megatron_ext.kernels.attention.choice import choose_attention
+from megatron_ext.kernels.attention.context_parallel import ContextParallelAttention
+from megatron_ext.kernels.attention.core import DotProductAttention
+from megatron_ext.model.modules import PLAIN_MODULES, LayerModules, choose_modules
 from megatron_ext.model.vocabulary import mask_padded_logits, padded_vocab_size
 
 PARAMS_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -39,7 +40,7 @@ def transformer_config(run: RunConfig, *, fused_kernels: bool) -> TransformerCon
         fused_kernels: whether megatron-core's compiled and CUDA-only paths can run here.
     """
     model, parallel = run.model, run.parallel
-    full_recompute = parallel.recompute_granularity == "full"
+    interleaved = parallel.virtual_pipeline_model_parallel_size is not None
     dtype = PARAMS_DTYPE[run.training.precision]
     return TransformerConfig(
         num_layers=model.num_layers,
@@ -61,15 +62,21 @@ def transformer_config(run: RunConfig, *, fused_kernels: bool) -> TransformerCon
         pipeline_dtype=dtype,
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
+        virtual_pipeline_model_parallel_size=parallel.virtual_pipeline_model_parallel_size,
+        num_layers_in_first_pipeline_stage=parallel.num_layers_in_first_pipeline_stage,
+        num_layers_in_last_pipeline_stage=parallel.num_layers_in_last_pipeline_stage,
+        context_parallel_size=parallel.context_parallel_size,
         sequence_parallel=parallel.sequence_parallel,
-        recompute_granularity="full" if full_recompute else None,
-        recompute_method="uniform" if full_recompute else None,
-        recompute_num_layers=1 if full_recompute else None,
+        **_recompute(parallel),
         calculate_per_token_loss=True,  # gradients of Σ loss / Σ tokens: the same for any micro-batch and DP size
         use_cpu_initialization=not fused_kernels,
         bias_activation_fusion=fused_kernels,
         bias_dropout_fusion=fused_kernels,
-        batch_p2p_comm=fused_kernels,
+        # Interleaved stages trade several tensors at once. Batched, two stages mix them up without an error; and an
+        # output that is freed once sent is sent empty.
+        overlap_p2p_comm=interleaved,
+        batch_p2p_comm=fused_kernels and not interleaved,
+        deallocate_pipeline_outputs=False,
         batch_p2p_sync=False,
         gradient_accumulation_fusion=False,  # needs apex or Transformer Engine
         apply_rope_fusion=False,  # likewise
@@ -78,48 +85,49 @@ def transformer_config(run: RunConfig, *, fused_kernels: bool) -> TransformerCon
     )
 
 
-class LayerModules(NamedTuple):
-    """The modules that have a fused variant."""
+def _recompute(parallel: ParallelConfig) -> dict[str, Any]:
+    """What the backward pass computes again, in megatron-core's terms."""
+    if parallel.recompute_granularity == "none":
+        return {}
+    if parallel.recompute_granularity == "selective":
+        modules = list(parallel.recompute_modules or ["core_attn"])
+        return {"recompute_granularity": "selective", "recompute_modules": modules}
+    return {
+        "recompute_granularity": "full",
+        "recompute_method": parallel.recompute_method or "uniform",
+        "recompute_num_layers": parallel.recompute_num_layers or 1,
+    }
 
-    layer: type = TransformerLayer
-    attention: type = SelfAttention
-    mlp: type = MLP
-    norm: type = RMSNorm
-    model: type = GPTModel
 
-
-def choose_modules(run: RunConfig, config: TransformerConfig) -> LayerModules:
-    """megatron-core's modules, or their subclasses on Triton kernels.
+def attention_backend(run: RunConfig, config: TransformerConfig) -> AttentionBackend:
+    """The one that ``kernels.attention_backend`` asks for on this device.
 
     Raises:
-        ConfigError: the kernels are asked for and cannot run here.
+        ConfigError: it cannot serve this run.
     """
-    if not use_fused_kernels(run.kernels.fused, on_cpu=config.use_cpu_initialization):
-        return LayerModules()
-    # Here, because they import Triton, which need not be installed.
-    from megatron_ext.model import fused_layer, fused_loss  # noqa: PLC0415
-
-    return LayerModules(
-        layer=fused_layer.FusedTransformerLayer,
-        attention=fused_layer.FusedSelfAttention,
-        mlp=fused_layer.FusedMLP,
-        norm=fused_layer.FusedRMSNorm,
-        model=fused_loss.FusedLossModel,
+    on_cpu = config.use_cpu_initialization
+    needs = AttentionNeeds(
+        capability=None if on_cpu else torch.cuda.get_device_capability(),
+        dtype=config.params_dtype,
+        head_size=config.kv_channels,
+        documents=run.data.reset_attention_mask,
+        longer_keys=config.context_parallel_size > 1,
     )
+    return choose_attention(run.kernels.attention_backend, needs)
 
 
-def layer_spec(modules: LayerModules) -> ModuleSpec:
+def layer_spec(
+    backend: AttentionBackend, modules: LayerModules = PLAIN_MODULES, *, context_parallel: bool = False
+) -> ModuleSpec:
     """One decoder layer: RMSNorm, attention with RoPE, RMSNorm, SwiGLU; no biases."""
+    core = ContextParallelAttention if context_parallel else DotProductAttention
+    core_attention = ModuleSpec(module=core, params={"backend": backend})
     attention = ModuleSpec(
         module=modules.attention,
         params={"attn_mask_type": AttnMaskType.causal},
         submodules=SelfAttentionSubmodules(
-            linear_qkv=ColumnParallelLinear, core_attention=DotProductAttention, linear_proj=RowParallelLinear
+            linear_qkv=ColumnParallelLinear, core_attention=core_attention, linear_proj=RowParallelLinear
         ),
-    )
-    mlp = ModuleSpec(
-        module=modules.mlp,
-        submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear),
     )
     return ModuleSpec(
         module=modules.layer,
@@ -128,31 +136,39 @@ def layer_spec(modules: LayerModules) -> ModuleSpec:
             self_attention=attention,
             self_attn_bda=get_bias_dropout_add,
             pre_mlp_layernorm=modules.norm,
-            mlp=mlp,
+            mlp=modules.mlp,
             mlp_bda=get_bias_dropout_add,
             sharded_state_dict_keys_map=CANONICAL_NORM_NAMES,
         ),
     )
 
 
-def build_model(run: RunConfig, config: TransformerConfig) -> GPTModel:
-    """This process's pipeline stage and tensor-parallel part, on the CPU or the current GPU."""
-    modules = choose_modules(run, config)
-    layers_here = config.num_layers // config.pipeline_model_parallel_size
-    block = TransformerBlockSubmodules(
-        layer_specs=[layer_spec(modules)] * layers_here, layer_norm=modules.norm
+def build_model(run: RunConfig, config: TransformerConfig) -> list[GPTModel]:
+    """This process's tensor-parallel part of its pipeline stage: one model, or one a chunk where stages interleave."""
+    chunks = config.virtual_pipeline_model_parallel_size
+    return [_build_chunk(run, config, chunk) for chunk in ([None] if chunks is None else range(chunks))]
+
+
+def _build_chunk(run: RunConfig, config: TransformerConfig, chunk: int | None) -> GPTModel:
+    """The layers of a stage, with what comes before the first of all or after the last."""
+    layers_here = get_num_layers_to_build(config, chunk, parallel_state.get_pipeline_model_parallel_rank())
+    modules = choose_modules(run.kernels.fused, on_cpu=config.use_cpu_initialization)
+    layer = layer_spec(
+        attention_backend(run, config), modules, context_parallel=config.context_parallel_size > 1
     )
+    block = TransformerBlockSubmodules(layer_specs=[layer] * layers_here, layer_norm=modules.norm)
     model = modules.model(
         config,
         block,
         padded_vocab_size(run.model.vocab_size, config.tensor_model_parallel_size),
         run.training.seq_length,
-        pre_process=parallel_state.is_pipeline_first_stage(),
-        post_process=parallel_state.is_pipeline_last_stage(),
+        pre_process=parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=chunk),
+        post_process=parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=chunk),
         parallel_output=True,
         share_embeddings_and_output_weights=not run.model.untie_embeddings_and_output_weights,
         position_embedding_type="rope",
         rotary_base=run.model.rotary_base,
+        vp_stage=chunk,
     )
     if modules.model is GPTModel:
         mask_padded_logits(model, run.model.vocab_size)
@@ -161,7 +177,9 @@ def build_model(run: RunConfig, config: TransformerConfig) -> GPTModel:
     return model
 
 
-def to_training_precision(model: GPTModel, config: TransformerConfig, device: torch.device) -> Any:
+def to_training_precision(
+    chunks: list[GPTModel], config: TransformerConfig, device: torch.device
+) -> list[Any]:
     """Move the model to its device and, for bf16, behind the wrapper that casts inputs and outputs."""
-    model = model.to(device)
-    return Float16Module(config, model) if config.bf16 else model
+    placed = [chunk.to(device) for chunk in chunks]
+    return [Float16Module(config, chunk) for chunk in placed] if config.bf16 else placed

@@ -12,22 +12,25 @@ from megatron_ext.model.transformer import PARAMS_DTYPE
 from megatron_ext.optim.distributed_adam import mend_distributed_optimizer
 
 
-def wrap_data_parallel(run: RunConfig, config: TransformerConfig, model: Any) -> DistributedDataParallel:
-    """Give the model its flat fp32 gradient buffers and their reduction over data-parallel ranks."""
+def wrap_data_parallel(
+    run: RunConfig, config: TransformerConfig, chunks: list[Any]
+) -> list[DistributedDataParallel]:
+    """Give the model its flat fp32 gradient buffers and their reduction over data- and context-parallel ranks."""
     parallel = run.parallel
-    return DistributedDataParallel(
-        config,
-        DistributedDataParallelConfig(
-            grad_reduce_in_fp32=True,
-            use_distributed_optimizer=parallel.use_distributed_optimizer,
-            overlap_grad_reduce=parallel.overlap_grad_reduce,
-            overlap_param_gather=parallel.overlap_param_gather,
-        ),
-        model,
+    settings = DistributedDataParallelConfig(
+        grad_reduce_in_fp32=True,
+        use_distributed_optimizer=parallel.use_distributed_optimizer,
+        overlap_grad_reduce=parallel.overlap_grad_reduce,
+        overlap_param_gather=parallel.overlap_param_gather,
     )
+    # Chunks after the first communicate while others compute, in one piece: only the first gains from buckets.
+    return [
+        DistributedDataParallel(config, settings, chunk, disable_bucketing=index > 0)
+        for index, chunk in enumerate(chunks)
+    ]
 
 
-def build_optimizer(run: RunConfig, model: DistributedDataParallel) -> MegatronOptimizer:
+def build_optimizer(run: RunConfig, model: list[DistributedDataParallel]) -> MegatronOptimizer:
     """AdamW with fp32 state; weight decay on matrices only, gradients clipped to ``clip_grad`` over all ranks."""
     mend_distributed_optimizer()
     optimizer, dtype = run.optimizer, PARAMS_DTYPE[run.training.precision]
@@ -46,7 +49,7 @@ def build_optimizer(run: RunConfig, model: DistributedDataParallel) -> MegatronO
             use_distributed_optimizer=run.parallel.use_distributed_optimizer,
             overlap_param_gather=run.parallel.overlap_param_gather,
         ),
-        [model],
+        model,
     )
 
 

@@ -27,7 +27,7 @@ logger = get_logger(__name__)
 
 
 def load_start(
-    start: Start | None, model: DistributedDataParallel, optimizer: MegatronOptimizer
+    start: Start | None, model: list[DistributedDataParallel], optimizer: MegatronOptimizer
 ) -> TrainState:
     """Fill the model, and on resuming the optimizer, from where ``find_start`` says; all ranks call it.
 
@@ -59,7 +59,7 @@ def load_position(start: Start | None, dataset: BlendedDataset) -> DataPosition 
 
 def save(
     config: RunConfig,
-    model: DistributedDataParallel,
+    model: list[DistributedDataParallel],
     optimizer: MegatronOptimizer,
     state: TrainState,
     train_loader: TrainLoader,

@@ -19,12 +19,15 @@ from megatron_ext.utils.stopwatch import Stopwatch
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One process's part of a training run."""
+    """One process's part of a training run.
+
+    ``model`` holds one part for each virtual pipeline stage of this process: one part where stages do not interleave.
+    """
 
     config: RunConfig
     environment: ProcessEnvironment
     backend: Backend
-    model: DistributedDataParallel
+    model: list[DistributedDataParallel]
     optimizer: MegatronOptimizer
     train_loader: TrainLoader
     validation_loader: ValidationLoader | None

@@ -9,7 +9,7 @@ from megatron.core import parallel_state
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 
 from megatron_ext.backend.device import Backend, select_backend
-from megatron_ext.config.sections import RunConfig
+from megatron_ext.config.sections import ParallelConfig, RunConfig
 from megatron_ext.data.loader import TrainLoader, ValidationLoader
 from megatron_ext.data.sampler import BatchSampler
 from megatron_ext.errors import LaunchError
@@ -49,8 +49,9 @@ def build_run(config: RunConfig, environment: ProcessEnvironment) -> Run:
     megatron_config = transformer_config(config, fused_kernels=backend.fused_kernels)
     bare_model = to_training_precision(build_model(config, megatron_config), megatron_config, backend.device)
     model = wrap_data_parallel(config, megatron_config, bare_model)
-    model.broadcast_params()
-    model.train()
+    for chunk in model:
+        chunk.broadcast_params()
+        chunk.train()
     optimizer = build_optimizer(config, model)
     connect_schedule(model, optimizer)
 
@@ -80,7 +81,9 @@ def _announce(backend: Backend) -> None:
 
 
 def start_processes(config: RunConfig, environment: ProcessEnvironment, backend: Backend) -> None:
-    """Join torch.distributed, make the tensor, pipeline and data-parallel groups, seed.
+    """Join torch.distributed, make the groups of every kind of parallelism, seed.
+
+    A process that trains again, in another layout, has joined already and keeps its connections.
 
     Raises:
         LaunchError: there are more or fewer processes than the run was checked for.
@@ -92,14 +95,23 @@ def start_processes(config: RunConfig, environment: ProcessEnvironment, backend:
         )
     environment.export()
     backend.start()
-    dist.init_process_group(backend.collective, rank=environment.rank, world_size=environment.world_size)
-    parallel_state.initialize_model_parallel(
-        tensor_model_parallel_size=config.parallel.tensor_model_parallel_size,
-        pipeline_model_parallel_size=config.parallel.pipeline_model_parallel_size,
-    )
+    if not dist.is_initialized():
+        dist.init_process_group(backend.collective, rank=environment.rank, world_size=environment.world_size)
+    form_groups(config.parallel)
     seed = config.training.seed + STAGE_SEED_STEP * parallel_state.get_pipeline_model_parallel_rank()
     torch.manual_seed(seed)
     model_parallel_cuda_manual_seed(seed)
+
+
+def form_groups(parallel: ParallelConfig) -> None:
+    """Make megatron-core's process groups, in place of those of another layout."""
+    parallel_state.destroy_model_parallel()
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=parallel.tensor_model_parallel_size,
+        pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
+        virtual_pipeline_model_parallel_size=parallel.virtual_pipeline_model_parallel_size,
+        context_parallel_size=parallel.context_parallel_size,
+    )
 
 
 def _sinks(config: RunConfig, environment: ProcessEnvironment, start: TrainState) -> list[Sink]:

@@ -14,6 +14,8 @@ from megatron.core.utils import get_model_config
 
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.loader import MicroBatch
+from megatron_ext.kernels.attention.context_parallel import own_chunks
+from megatron_ext.kernels.attention.documents import Documents
 from megatron_ext.optim.optimizer import set_learning_rate
 from megatron_ext.optim.schedule import learning_rate
 from megatron_ext.train.gradients import finalize_gradients
@@ -35,20 +37,22 @@ class StepOutcome:
     learning_rate: float
 
 
-def connect_schedule(model: DistributedDataParallel, optimizer: MegatronOptimizer) -> None:
+def connect_schedule(model: list[DistributedDataParallel], optimizer: MegatronOptimizer) -> None:
     """Tell megatron-core's schedule how gradients are scaled, reduced and overlapped."""
-    config = get_model_config(model)
+    config, settings = get_model_config(model[0]), model[0].ddp_config
     config.finalize_model_grads_func = finalize_gradients
     config.grad_scale_func = optimizer.scale_loss
-    if model.ddp_config.overlap_grad_reduce:
-        config.no_sync_func = model.no_sync
-    if model.ddp_config.overlap_param_gather:
-        config.param_sync_func = model.start_param_sync
+    interleaved = len(model) > 1  # then the schedule takes one function for each chunk, else one alone
+    if settings.overlap_grad_reduce:
+        config.no_sync_func = [chunk.no_sync for chunk in model] if interleaved else model[0].no_sync
+    if settings.overlap_param_gather:
+        starts = [chunk.start_param_sync for chunk in model]
+        config.param_sync_func = starts if interleaved else starts[0]
 
 
 def train_step(
     config: RunConfig,
-    model: DistributedDataParallel,
+    model: list[DistributedDataParallel],
     optimizer: MegatronOptimizer,
     micro_batches: list[MicroBatch],
     iteration: int,
@@ -64,7 +68,8 @@ def train_step(
     """
     rate = learning_rate(config.optimizer, config.training.train_iters, iteration)
     set_learning_rate(optimizer, rate, config.optimizer.weight_decay)
-    model.zero_grad_buffer()
+    for chunk in model:
+        chunk.zero_grad_buffer()
     optimizer.zero_grad()
     reports = _run_schedule(model, micro_batches, _training_loss, forward_only=False)
     _, grad_norm, _ = optimizer.step()
@@ -74,7 +79,7 @@ def train_step(
 
 @torch.no_grad()  # megatron-core's forward-only schedule builds the graph of every micro-batch and keeps it
 def validation_step(
-    model: DistributedDataParallel, micro_batches: list[MicroBatch], num_datasets: int
+    model: list[DistributedDataParallel], micro_batches: list[MicroBatch], num_datasets: int
 ) -> torch.Tensor:
     """Σ loss and Σ tokens of each dataset.
 
@@ -98,7 +103,7 @@ def reports_loss() -> bool:
 
 
 def _run_schedule(
-    model: DistributedDataParallel,
+    model: list[DistributedDataParallel],
     micro_batches: list[MicroBatch],
     loss_function: Any,
     *,
@@ -108,13 +113,14 @@ def _run_schedule(
     device = _device(model)
 
     def forward(batches: Iterator[MicroBatch], stage: Any) -> tuple[torch.Tensor, Any]:
-        inputs, labels, loss_mask, cu_seqlens = _to_device(next(batches), device)
+        inputs, labels, loss_mask, documents = _to_device(next(batches), device)
         # RoPE counts positions itself, so the embedding needs none.
-        return stage(inputs, None, cu_seqlens, labels=labels), partial(loss_function, loss_mask)
+        losses = stage(inputs, None, None, labels=labels, packed_seq_params=documents)
+        return losses, partial(loss_function, loss_mask)
 
     reports: list[torch.Tensor] = get_forward_backward_func()(
         forward_step_func=forward,
-        data_iterator=iter(micro_batches),
+        data_iterator=[iter(micro_batches) for _ in model],
         model=model,
         num_microbatches=len(micro_batches),
         seq_length=width - 1,
@@ -126,23 +132,35 @@ def _run_schedule(
 
 def _to_device(
     batch: MicroBatch, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    """Inputs and labels int64 [rows, seq], loss mask [rows, seq] and cu_seqlens; widened on the device."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, Documents | None]:
+    """Inputs and labels int64 [rows, seq], loss mask [rows, seq] and documents; widened on the device.
+
+    Under context parallelism, seq is this process's part of the rows; documents are those of the whole rows.
+    """
     tokens = _transfer(batch.tokens, device).long()
+    starts, seq_length = batch.cu_seqlens, tokens.shape[1] - 1
     return (
-        tokens[:, :-1].contiguous(),
-        tokens[:, 1:].contiguous(),
-        None if batch.loss_mask is None else _transfer(batch.loss_mask, device),
-        None if batch.cu_seqlens is None else _transfer(batch.cu_seqlens, device),
+        _own_part(tokens[:, :-1]),
+        _own_part(tokens[:, 1:]),
+        None if batch.loss_mask is None else _own_part(_transfer(batch.loss_mask, device)),
+        None if starts is None else Documents.on_device(starts, seq_length, device),
     )
 
 
-def _device(model: DistributedDataParallel) -> torch.device:
-    device: torch.device = next(model.parameters()).device
+def _own_part(rows: torch.Tensor) -> torch.Tensor:
+    """Contiguous [rows, seq / C] of [rows, seq], for C context-parallel processes."""
+    size = parallel_state.get_context_parallel_world_size()
+    if size == 1:
+        return rows.contiguous()
+    return own_chunks(rows, 1, parallel_state.get_context_parallel_rank(), size)
+
+
+def _device(model: list[DistributedDataParallel]) -> torch.device:
+    device: torch.device = next(model[0].parameters()).device
     return device
 
 
-def _zeros(model: DistributedDataParallel, *shape: int) -> torch.Tensor:
+def _zeros(model: list[DistributedDataParallel], *shape: int) -> torch.Tensor:
     return torch.zeros(*shape, dtype=torch.float64, device=_device(model))
 
 

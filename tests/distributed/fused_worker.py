@@ -18,9 +18,10 @@ from training_worker import Training, batch, fill, run_config
 from megatron_ext.backend.device import select_backend
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.loader import MicroBatch
+from megatron_ext.kernels.attention.documents import Documents
 from megatron_ext.launch.environment import ProcessEnvironment
 from megatron_ext.model.transformer import build_model, to_training_precision, transformer_config
-from megatron_ext.train.setup import start_processes
+from megatron_ext.train.setup import form_groups, start_processes
 from megatron_ext.train.step import _run_schedule, _training_loss
 
 VOCAB, SEQ, ROWS = 259, 8, 2
@@ -40,6 +41,12 @@ LAYOUTS: dict[str, dict[str, dict[str, Any]]] = {
         "kernels": {"loss_chunk_tokens": 16},
     },
     "full recompute": {"parallel": {"recompute_granularity": "full"}},
+    "attention recomputed": {"parallel": {"recompute_granularity": "selective"}},
+    "MLP recomputed": {
+        "parallel": {"recompute_granularity": "selective", "recompute_modules": ("mlp",)},
+    },
+    "documents": {"data": {"reset_attention_mask": True}},
+    "CP2": {"parallel": {"context_parallel_size": 2}},
     "bf16": {"training": {"precision": "bf16"}},
 }
 
@@ -54,23 +61,26 @@ def losses_and_gradients(config: RunConfig) -> tuple[Any, dict[str, torch.Tensor
     torch.manual_seed(5)
     model_parallel_cuda_manual_seed(5)
     settings = transformer_config(config, fused_kernels=False)
-    bare = build_model(config, settings)
+    (bare,) = build_model(config, settings)
     fill(bare)
-    model = to_training_precision(bare, settings, torch.device("cpu"))
+    (model,) = to_training_precision([bare], settings, torch.device("cpu"))
     tokens = torch.randint(VOCAB, (ROWS, SEQ + 1), generator=torch.Generator().manual_seed(1))
     mask = torch.tensor([[1.0] * SEQ, [1.0, 0.0] * (SEQ // 2)])
-    losses = model(tokens[:, :-1], None, None, labels=tokens[:, 1:].contiguous())
+    starts = Documents.on_device(np.array([0, 3, SEQ, ROWS * SEQ], np.int32), SEQ, torch.device("cpu"))
+    documents = starts if config.data.reset_attention_mask else None
+    labels = tokens[:, 1:].contiguous()
+    losses = model(tokens[:, :-1], None, None, labels=labels, packed_seq_params=documents)
     (losses * mask).sum().backward()
     gradients = {name: weight.grad for name, weight in bare.named_parameters()}
     with torch.no_grad():
-        logits = model(tokens[:, :-1], None, None)
+        logits = model(tokens[:, :-1], None, None, packed_seq_params=documents)
     return (type(bare).__name__, losses.detach(), logits), gradients
 
 
 def compare(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
     config = changed(run_config(), sections)
     parallel_state.destroy_model_parallel()
-    parallel_state.initialize_model_parallel(config.parallel.tensor_model_parallel_size)
+    form_groups(config.parallel)
     kernels = config.kernels
     (plain_kind, right, right_logits), wanted = losses_and_gradients(
         config.model_copy(update={"kernels": kernels.model_copy(update={"fused": False})})

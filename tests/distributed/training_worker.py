@@ -21,7 +21,7 @@ from megatron_ext.data.loader import MicroBatch
 from megatron_ext.launch.environment import ProcessEnvironment
 from megatron_ext.model.transformer import build_model, transformer_config
 from megatron_ext.optim.optimizer import build_optimizer, set_learning_rate, wrap_data_parallel
-from megatron_ext.train.setup import start_processes
+from megatron_ext.train.setup import form_groups, start_processes
 from megatron_ext.train.step import StepOutcome, connect_schedule, train_step
 
 VOCAB, SEQ, ROWS, STEPS = 259, 16, 8, 3
@@ -59,10 +59,7 @@ class Training:
 
     def __init__(self, **parallel: Any) -> None:
         self.config = run_config(**parallel)
-        parallel_state.destroy_model_parallel()
-        parallel_state.initialize_model_parallel(
-            self.config.parallel.tensor_model_parallel_size, self.config.parallel.pipeline_model_parallel_size
-        )
+        form_groups(self.config.parallel)
         torch.manual_seed(5)
         model_parallel_cuda_manual_seed(5)
         settings = transformer_config(self.config, fused_kernels=False)
@@ -72,7 +69,7 @@ class Training:
 
     @property
     def bare(self) -> Any:
-        return unwrap_model(self.model)
+        return unwrap_model(self.model[0])
 
     def steps(self, first: int, last: int) -> list[tuple[float, float]]:
         """Mean loss and gradient norm of these steps."""
@@ -116,7 +113,7 @@ def by_autograd(model: Any) -> tuple[float, float]:
 def check_weight_decay(training: Training) -> dict[str, float]:
     """Factor by which a step without gradients shrinks each weight, at learning rate 0.1 and decay 0.5."""
     before = {name: weight.detach().clone() for name, weight in training.bare.named_parameters()}
-    training.model.zero_grad_buffer()
+    training.model[0].zero_grad_buffer()
     training.optimizer.zero_grad()
     set_learning_rate(training.optimizer, 0.1, 0.5)
     training.optimizer.step()

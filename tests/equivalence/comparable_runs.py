@@ -52,7 +52,7 @@ class Finished:
 def llama_config() -> LlamaConfig:
     """GQA, and a vocabulary that two tensor-parallel ranks cannot share evenly."""
     return LlamaConfig(
-        vocab_size=259, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=259, hidden_size=64, intermediate_size=96, num_hidden_layers=4, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=SEQ_LENGTH, rms_norm_eps=1e-5, tie_word_embeddings=False,
         initializer_range=0.05,
     )  # fmt: skip
@@ -63,7 +63,7 @@ def run_config(folder: Path) -> dict[str, Any]:
         "name": "equivalence",
         "device": "cpu",
         "model": {
-            "num_layers": 2, "hidden_size": 64, "ffn_hidden_size": 96, "num_attention_heads": 4,
+            "num_layers": 4, "hidden_size": 64, "ffn_hidden_size": 96, "num_attention_heads": 4,
             "num_query_groups": 2, "vocab_size": 259, "max_position_embeddings": SEQ_LENGTH,
         },
         "tokenizer": {"type": "ByteTokenizer"},
@@ -96,5 +96,10 @@ def launch(world: World, folder: Path, *overrides: str, processes: int = 1) -> F
         command, cwd=folder, env=environment, check=False, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr[-4000:]
-    lines = (folder / "run/metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return Finished(folder / "run", [json.loads(line) for line in lines])
+    return read_finished(folder / "run")
+
+
+def read_finished(folder: Path) -> Finished:
+    """What a run left in its folder."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return Finished(folder, [json.loads(line) for line in lines])

@@ -29,7 +29,7 @@ def main() -> None:
     model = wrap_data_parallel(config, megatron_config, build_model(config, megatron_config))
     load_start(find_start(config), model, build_optimizer(config, model))
     with torch.inference_mode():
-        part = model(torch.load(folder / "tokens.pt"), None, None).contiguous()
+        part = model[0](torch.load(folder / "tokens.pt"), None, None).contiguous()
     parts = [torch.empty_like(part) for _ in range(environment.world_size)]
     dist.all_gather(parts, part, group=parallel_state.get_tensor_model_parallel_group())
     if environment.rank == 0:

@@ -1,60 +1,113 @@
 """The same run on any layout: equal losses and gradient norms, from one imported checkpoint."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from comparable_runs import TRAIN_ITERS, Finished, World, launch, llama_config
+from comparable_runs import LANGUAGES, TRAIN_ITERS, Finished, World, launch, llama_config
+from layouts import Case, Runs
 from transformers import LlamaForCausalLM
 
 from megatron_ext.convert.from_hf import import_hf
+from megatron_ext.data.preprocess import preprocess
 
-TENSOR, PIPELINE = "parallel.tensor_model_parallel_size=2", "parallel.pipeline_model_parallel_size=2"
-LAYOUTS = {
-    "TP2": (2, [TENSOR]),
-    "PP2": (2, [PIPELINE]),
-    "TP2 PP2": (4, [TENSOR, PIPELINE]),
-    "TP2 SP": (2, [TENSOR, "parallel.sequence_parallel=true"]),
-    "DP2": (2, []),
-    "DP2 distributed optimizer, overlapped": (
-        2,
-        [
-            "parallel.use_distributed_optimizer=true",
-            "parallel.overlap_grad_reduce=true",
-            "parallel.overlap_param_gather=true",
-        ],
-    ),
-    "full recompute, another micro-batch": (
-        1,
-        ["parallel.recompute_granularity=full", "training.micro_batch_size=8"],
-    ),
-}
+FULL, SELECTIVE = "parallel.recompute_granularity=full", "parallel.recompute_granularity=selective"
+BLOCK, BOTH_PARTS = "parallel.recompute_method=block", "parallel.recompute_modules=[core_attn,mlp]"
+TWO_LAYERS, THREE_LAYERS = "parallel.recompute_num_layers=2", "parallel.recompute_num_layers=3"
+
+REFERENCES = [Case("TP1"), Case("TP1", variant="documents"), Case("TP1", variant="tied")]
+LAYOUTS = [
+    Case("TP1", (SELECTIVE,)),
+    Case("TP1", (FULL, TWO_LAYERS, "training.micro_batch_size=8")),
+    Case("TP1", (FULL, BLOCK, THREE_LAYERS)),
+    Case("TP2"),
+    Case("TP2 SP", (SELECTIVE, BOTH_PARTS)),
+    Case("PP2", ("parallel.num_layers_in_first_pipeline_stage=1",)),
+    Case("PP2 VPP2"),
+    Case("PP2 VPP2", variant="tied"),
+    Case("DP2"),
+    Case("DP2 distributed"),
+    Case("DP2 distributed overlapped"),
+    Case("CP2"),
+    Case("CP2", variant="documents"),
+    Case("TP4"),  # two KV heads, each shared by two processes
+    Case("TP4 SP"),
+    Case("TP2 PP2 SP"),
+    Case("TP2 PP2", variant="tied"),
+    Case("TP2 PP2 VPP2 SP"),
+    Case("TP2 DP2 distributed SP"),
+    Case("PP4"),
+    Case("PP2 VPP2 DP2 distributed overlapped"),
+    Case("CP4"),
+    Case("TP2 CP2 SP"),
+    Case("CP2 PP2", (FULL,)),
+    Case("CP2 PP2 VPP2", variant="documents"),
+    Case("CP2 PP2 VPP2", variant="tied"),
+    Case("CP2 DP2 distributed overlapped", (SELECTIVE,)),
+    Case("TP2 PP2 DP2 distributed SP"),
+    Case("TP2 PP2 VPP2 CP2 SP"),
+]
+RESUMED = [
+    Case("PP2 VPP2", resumes=Case("TP1")),
+    Case("CP2", resumes=Case("PP2 VPP2")),
+    Case("TP2 PP2 VPP2", resumes=Case("CP2")),
+    Case("CP2 DP2 distributed", resumes=Case("DP2 distributed overlapped")),
+]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_layout_changes_nothing(world: World, single: Finished, tmp_path: Path, layout: str) -> None:
-    processes, overrides = LAYOUTS[layout]
-    run = launch(world, tmp_path, *overrides, processes=processes)
-    assert len(single.train) == TRAIN_ITERS
-    np.testing.assert_allclose(run.column("lm_loss"), single.column("lm_loss"), rtol=0, atol=1e-5)
-    # A rank that counts its part of a gradient twice, or not at all, shows here long before it shows in the loss.
-    np.testing.assert_allclose(run.column("grad_norm"), single.column("grad_norm"), rtol=1e-4)
-    assert run.validation[-1]["lm_loss"] == pytest.approx(single.validation[-1]["lm_loss"], abs=1e-5)
-
-
-def test_tied_embeddings_on_two_stages(world: World, tmp_path: Path) -> None:
-    """The first stage's table and the last stage's copy of it get one gradient, and stay equal."""
+@pytest.fixture(scope="module")
+def runs(world: World, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    folder = tmp_path_factory.mktemp("runs")
     torch.manual_seed(1)
     config = llama_config()
     config.tie_word_embeddings = True
-    LlamaForCausalLM(config).save_pretrained(tmp_path / "hf")
-    import_hf(tmp_path / "hf", tmp_path / "imported")
-    tied = ["model.untie_embeddings_and_output_weights=false", f"checkpoint.load={tmp_path / 'imported'}"]
-    one = launch(world, tmp_path / "one", *tied)
-    four = launch(world, tmp_path / "four", *tied, TENSOR, PIPELINE, processes=4)
-    np.testing.assert_allclose(four.column("lm_loss"), one.column("lm_loss"), rtol=0, atol=1e-5)
-    np.testing.assert_allclose(four.column("grad_norm"), one.column("grad_norm"), rtol=1e-4)
+    LlamaForCausalLM(config).save_pretrained(folder / "hf_tied")
+    import_hf(folder / "hf_tied", folder / "imported_tied")
+    variants = {
+        "plain": [],
+        "documents": [
+            "data.reset_attention_mask=true",
+            "data.eod_mask_loss=true",
+            f"data.train=[{{path: {short_documents(folder)}}}]",
+        ],
+        "tied": [
+            "model.untie_embeddings_and_output_weights=false",
+            f"checkpoint.load={folder / 'imported_tied'}",
+        ],
+    }
+    return Runs(world, folder, variants, [*REFERENCES, *LAYOUTS, *RESUMED])
+
+
+def short_documents(folder: Path) -> str:
+    """Of 1 to 40 bytes, so that a row of 32 tokens, and each of its chunks, holds the ends of a few or of none."""
+    text = LANGUAGES["eng_Latn"]
+    lines = [json.dumps({"text": text[: 1 + 7 * number % 40]}) + "\n" for number in range(400)]
+    (folder / "short.jsonl").write_text("".join(lines), encoding="utf-8")
+    prefix = f"{folder}/short"
+    preprocess([folder / "short.jsonl"], prefix, tokenizer_type="ByteTokenizer", append_eod=True, workers=1)
+    return f"{prefix}_text_document"
+
+
+@pytest.mark.parametrize("case", [*LAYOUTS, *RESUMED], ids=lambda case: case.name)
+def test_a_layout_changes_nothing(runs: Runs, case: Case) -> None:
+    one, many = runs.finished(Case("TP1", variant=case.variant)), runs.finished(case)
+    first = 0 if case.resumes is None else 10
+    assert [record["iteration"] for record in many.train] == list(range(first + 1, TRAIN_ITERS + 1))
+    np.testing.assert_allclose(many.column("lm_loss"), one.column("lm_loss")[first:], rtol=0, atol=1e-5)
+    # A rank that counts its part of a gradient twice, or not at all, shows here long before it shows in the loss.
+    np.testing.assert_allclose(many.column("grad_norm"), one.column("grad_norm")[first:], rtol=1e-4)
+    ours, theirs = many.validation[-1]["per_dataset"], one.validation[-1]["per_dataset"]
+    assert len(ours) == len(theirs) == 3
+    for name, record in theirs.items():
+        assert ours[name] == pytest.approx(record, abs=1e-5)
+
+
+def test_the_references_differ(runs: Runs) -> None:
+    """What stays inside documents, and what has one table, are other runs: each needs its own reference."""
+    first_losses = {runs.finished(case).column("lm_loss")[0] for case in REFERENCES}
+    assert len(first_losses) == len(REFERENCES)
 
 
 def test_training_learns(single: Finished) -> None:
@@ -65,7 +118,9 @@ def test_training_learns(single: Finished) -> None:
 
 def test_bf16_follows_fp32(world: World, single: Finished, tmp_path: Path) -> None:
     """Fp32 main weights and gradients behind bf16: the same run but for rounding (2⁻⁸ a value)."""
-    run = launch(world, tmp_path, "training.precision=bf16", TENSOR, processes=2)
+    run = launch(
+        world, tmp_path, "training.precision=bf16", "parallel.tensor_model_parallel_size=2", processes=2
+    )
     np.testing.assert_allclose(run.column("lm_loss"), single.column("lm_loss"), rtol=0, atol=3e-2)
 
 

@@ -187,8 +187,10 @@ def test_an_empty_or_scalar_section(base: Path) -> None:
     assert problems(base, overrides=("data.train=[]",))[0].startswith("override data.train=[]: data.train: ")
     assert problems(base, overrides=("parallel=3",)) == [
         "override parallel=3: parallel: must hold keys of its own: tensor_model_parallel_size, "
-        "pipeline_model_parallel_size, sequence_parallel, use_distributed_optimizer, overlap_grad_reduce, "
-        "overlap_param_gather, recompute_granularity"
+        "pipeline_model_parallel_size, virtual_pipeline_model_parallel_size, num_layers_in_first_pipeline_stage, "
+        "num_layers_in_last_pipeline_stage, context_parallel_size, sequence_parallel, use_distributed_optimizer, "
+        "overlap_grad_reduce, overlap_param_gather, recompute_granularity, recompute_method, recompute_num_layers, "
+        "recompute_modules"
     ]
 
 

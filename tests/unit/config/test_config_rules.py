@@ -1,5 +1,6 @@
 """Rules between keys: each is broken on its own, and the values it proposes are tried."""
 
+import math
 import re
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megatron_ext.config.rules import check, nearest_divisors, nearest_multiples
+from megatron_ext.config.nearest import nearest_divisors, nearest_multiples
+from megatron_ext.config.rules import check
 from megatron_ext.config.sections import RunConfig
 
 VALID: dict[str, dict[str, Any]] = {
@@ -28,6 +30,9 @@ VALID: dict[str, dict[str, Any]] = {
 }
 
 
+MODEL_SIZES = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "context_parallel_size")
+
+
 def run_with(**changes: Any) -> RunConfig:
     values = {name: dict(section) for name, section in VALID.items()}
     for dotted, value in changes.items():
@@ -38,6 +43,31 @@ def run_with(**changes: Any) -> RunConfig:
 
 def test_a_valid_run_breaks_no_rule() -> None:
     assert check(run_with()) == []
+
+
+@pytest.mark.parametrize(
+    "parallel",
+    [
+        {"tensor_model_parallel_size": 4},  # two processes share each of the two groups
+        {"pipeline_model_parallel_size": 4, "virtual_pipeline_model_parallel_size": 3},
+        {"pipeline_model_parallel_size": 3, "num_layers_in_first_pipeline_stage": 2},
+        {"pipeline_model_parallel_size": 2, "num_layers_in_last_pipeline_stage": 5},
+        {"context_parallel_size": 4, "tensor_model_parallel_size": 4, "sequence_parallel": True},
+        {"recompute_granularity": "full", "recompute_method": "block", "recompute_num_layers": 5},
+        {"recompute_granularity": "selective", "recompute_modules": ["core_attn", "mlp"]},
+    ],
+)
+def test_layouts_that_work_break_no_rule(parallel: dict[str, Any]) -> None:
+    changes = {f"parallel__{key}": value for key, value in parallel.items()}
+    sizes = [value for key, value in parallel.items() if key in MODEL_SIZES]
+    run = run_with(
+        **changes,
+        launch__nproc_per_node=math.prod(sizes),
+        model__num_query_groups=2,
+    )
+    assert check(run) == []
+    layers = run.parallel.stage_layers(12)
+    assert (sum(layers), len(layers)) == (12, run.parallel.pipeline_model_parallel_size)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +98,7 @@ def test_a_valid_run_breaks_no_rule() -> None:
         ),
         (
             {"launch__nproc_per_node": 8, "parallel__tensor_model_parallel_size": 8},
-            ["num_attention_heads=12", "nearest: 6, 12", "model.num_query_groups=4", "nearest: 4"],
+            ["num_attention_heads=12, which", "nearest: 6, 12"],
         ),
         (
             {
@@ -100,6 +130,111 @@ def test_a_valid_run_breaks_no_rule() -> None:
                 "training__seq_length": 63,
             },
             ["training.seq_length=63 is not a multiple of tensor_model_parallel_size=4", "nearest: 60, 64"],
+        ),
+        (
+            {"parallel__context_parallel_size": 3, "launch__nproc_per_node": 3},
+            [
+                "training.seq_length=64 is not a multiple of 2 × context_parallel_size = 2 × 3",
+                "nearest: 60, 66",
+            ],
+        ),
+        (
+            {
+                "parallel__context_parallel_size": 4,
+                "parallel__tensor_model_parallel_size": 4,
+                "parallel__sequence_parallel": True,
+                "launch__nproc_per_node": 16,
+                "training__seq_length": 72,
+            },
+            [
+                "is not a multiple of tensor_model_parallel_size=4 × context_parallel_size=4, which sequence",
+                "64, 80",
+            ],
+        ),
+        (
+            {"parallel__context_parallel_size": 2, "launch__nproc_per_node": 5},
+            ["× context_parallel_size = 1 × 1 × 2; nearest: 4, 6 processes"],
+        ),
+        (
+            {"parallel__virtual_pipeline_model_parallel_size": 2},
+            [
+                "virtual_pipeline_model_parallel_size=2 interleaves",
+                "pipeline_model_parallel_size=1; set that to 2",
+            ],
+        ),
+        (
+            {
+                "parallel__virtual_pipeline_model_parallel_size": 4,
+                "parallel__pipeline_model_parallel_size": 2,
+                "launch__nproc_per_node": 2,
+            },
+            [
+                "virtual_pipeline_model_parallel_size=4 does not divide the layers of a stage, 6",
+                "nearest: 3, 6",
+            ],
+        ),
+        (
+            {
+                "parallel__virtual_pipeline_model_parallel_size": 3,
+                "parallel__pipeline_model_parallel_size": 4,
+                "launch__nproc_per_node": 4,
+                "training__global_batch_size": 72,
+            },
+            [
+                "global_batch_size=72 makes 18 micro-batches",
+                "groups of pipeline_model_parallel_size=4; nearest: 64, 80",
+            ],
+        ),
+        (
+            {"parallel__num_layers_in_first_pipeline_stage": 3},
+            [
+                "num_layers_in_first_pipeline_stage=3: with pipeline_model_parallel_size=1 the only stage holds all 12"
+            ],
+        ),
+        (
+            {
+                "parallel__num_layers_in_first_pipeline_stage": 3,
+                "parallel__num_layers_in_last_pipeline_stage": 2,
+                "parallel__pipeline_model_parallel_size": 4,
+                "launch__nproc_per_node": 4,
+            },
+            [
+                "num_layers_in_first_pipeline_stage=3 and num_layers_in_last_pipeline_stage=2 of model.num_layers=12",
+                "nearest num_layers_in_first_pipeline_stage: 2, 4",
+            ],
+        ),
+        (
+            {
+                "model__num_query_groups": 4,
+                "model__num_attention_heads": 24,
+                "parallel__tensor_model_parallel_size": 6,
+                "model__ffn_hidden_size": 258,
+                "launch__nproc_per_node": 6,
+            },
+            ["each process needs whole groups of model.num_query_groups=4", "nearest: 4, 8"],
+        ),
+        ({"parallel__recompute_method": "block"}, ["recompute_method belongs to recompute_granularity=full"]),
+        (
+            {"parallel__recompute_modules": ["mlp"]},
+            ["recompute_modules belongs to recompute_granularity=selective"],
+        ),
+        (
+            {"parallel__recompute_granularity": "full", "parallel__recompute_num_layers": 5},
+            [
+                "recompute_num_layers=5 does not divide",
+                "12, and uniform",
+                "nearest: 4, 6, or recompute_method=block",
+            ],
+        ),
+        (
+            {
+                "parallel__recompute_granularity": "full",
+                "parallel__recompute_method": "block",
+                "parallel__recompute_num_layers": 5,
+                "parallel__pipeline_model_parallel_size": 4,
+                "launch__nproc_per_node": 4,
+            },
+            ["recompute_num_layers=5 is more than the 3 layers", "nearest: 3"],
         ),
         ({"training__seq_length": 5000}, ["training.seq_length=5000 is longer", "nearest: 4096"]),
         (

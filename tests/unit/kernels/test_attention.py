@@ -2,11 +2,16 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from megatron_ext.kernels.attention import DotProductAttention
+from megatron_ext.kernels.attention.base import AttentionBackend
+from megatron_ext.kernels.attention.core import DotProductAttention
+from megatron_ext.kernels.attention.documents import Documents
+from megatron_ext.kernels.attention.reference import ReferenceAttention
+from megatron_ext.kernels.attention.sdpa import SdpaFlashAttention
 
 SEQ, BATCH, HEADS, HEAD_SIZE = 13, 3, 4, 8
 # In the batch-major flattened tokens: a document of one token, one over a whole row, rows cut in two and in four.
@@ -32,12 +37,23 @@ def written_out(
     return torch.einsum("bhst,tbhd->sbhd", weights, value).flatten(2)
 
 
+def packed(documents: list[int]) -> Documents:
+    return Documents.on_device(np.array(documents, dtype=np.int32), SEQ, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("backend", [SdpaFlashAttention(), ReferenceAttention()], ids=lambda one: one.name)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
 @pytest.mark.parametrize("documents", [None, CU_SEQLENS], ids=["rows", "documents"])
 @pytest.mark.parametrize("kv_heads", [HEADS, 2, 1])
 @pytest.mark.parametrize("scale", [None, 0.5])
 def test_equals_the_formula(
-    dtype: torch.dtype, tolerance: float, documents: list[int] | None, kv_heads: int, scale: float | None
+    *,
+    backend: AttentionBackend,
+    dtype: torch.dtype,
+    tolerance: float,
+    documents: list[int] | None,
+    kv_heads: int,
+    scale: float | None,
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = [(SEQ, BATCH, heads, HEAD_SIZE) for heads in (HEADS, kv_heads, kv_heads)]
@@ -48,9 +64,9 @@ def test_equals_the_formula(
     upstream = torch.randn(SEQ, BATCH, HEADS * HEAD_SIZE, generator=generator, dtype=torch.float64)
 
     config = TransformerConfig(num_layers=1, hidden_size=HEADS * HEAD_SIZE, num_attention_heads=HEADS)
-    attention = DotProductAttention(config, softmax_scale=scale)
-    mask = None if documents is None else torch.tensor(documents, dtype=torch.int32)
-    output = attention(*ours, mask)
+    attention = DotProductAttention(config, backend=backend, softmax_scale=scale)
+    inside = None if documents is None else packed(documents)
+    output = attention(*ours, None, packed_seq_params=inside)
     output.backward(upstream.to(dtype))
     expected = written_out(*exact, documents, scale or HEAD_SIZE**-0.5)
     expected.backward(upstream)

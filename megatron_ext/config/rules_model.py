@@ -1,0 +1,34 @@
+"""Rules about the shape of the model, whatever it runs on."""
+
+from collections.abc import Iterator
+
+from megatron_ext.config.nearest import nearest_divisors, nearest_multiples
+from megatron_ext.config.sections import RunConfig
+from megatron_ext.config.violation import Rule, Violation
+
+
+def _attention_shape(run: RunConfig) -> Iterator[Violation]:
+    model = run.model
+    heads, groups = model.num_attention_heads, model.query_groups
+    if heads % groups:
+        yield Violation(
+            ("model.num_query_groups",),
+            f"model.num_query_groups={groups} does not divide num_attention_heads={heads}, and every "
+            f"group serves as many heads; nearest: {nearest_divisors(heads, groups)}",
+        )
+    if model.kv_channels is None and model.hidden_size % heads:
+        yield Violation(
+            ("model.num_attention_heads", "model.hidden_size"),
+            f"model.num_attention_heads={heads} does not divide hidden_size={model.hidden_size}; nearest: "
+            f"{nearest_divisors(model.hidden_size, heads)}, or set kv_channels to the size of a head",
+        )
+    elif model.head_size % 2:
+        key = "kv_channels" if model.kv_channels else "hidden_size"
+        yield Violation(
+            (f"model.{key}",),
+            f"model.{key}: heads of size {model.head_size} are odd, and rotary embeddings turn pairs of "
+            f"channels; nearest head sizes: {nearest_multiples(model.head_size, 2)}",
+        )
+
+
+MODEL_RULES: tuple[Rule, ...] = (_attention_shape,)

@@ -1,0 +1,1 @@
+"""Attention back ends behind one protocol, the choice among them, and megatron-core's core-attention module."""
