@@ -71,3 +71,4 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/preprocess.py
 	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python benchmarks/kernels.py
