@@ -12,6 +12,7 @@ long it takes to issue one micro-batch, against the time that a GPU is estimated
 import argparse
 import dataclasses
 import json
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from megatron_ext.utils.console import get_logger
 MODELS = Path("configs/models")
 OUTPUT = Path("benchmarks/results/training.json")
 PEERS = ("megatron-core", "transformers", "transformers-compiled", "liger")
+WIDTH = 120  # where there is no terminal
 GOAL = 0.25  # of a GPU's time on a micro-batch, that the host may take to issue it
 
 logger = get_logger(__name__)
@@ -89,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         result["contenders"] = _contenders(arguments, config, backend)
         lines = _table(result["contenders"], config)
     if environment.rank == 0:
-        Console(soft_wrap=True).print(lines)
+        Console(soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH).print(lines)
         result["torch"] = version("torch")
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         write_text(arguments.output, json.dumps(result, indent=2) + "\n")

@@ -9,6 +9,7 @@ batch on as many GPUs. The model is analytic: --check shows how far it is from p
 """
 
 import argparse
+import sys
 
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +24,7 @@ from megatron_ext.model.layouts import Plan, rank
 from megatron_ext.model.memory import GIB
 from megatron_ext.model.published import PUBLISHED, Published
 
+WIDTH = 120  # where there is no terminal: every row in one line
 ALIKE = 0.25  # relative difference in parameters up to which a published speed is shown beside a run
 
 
@@ -46,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what is asked for."""
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
     if arguments.check:
         console.print(_published(PUBLISHED, "published speeds and the model's"))
         console.print(_mean_errors())

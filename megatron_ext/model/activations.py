@@ -5,9 +5,11 @@ After Korthikanti et al. (arXiv 2205.05198), section 4, adapted to this model: a
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from megatron_ext.config.sections import ModelConfig, ParallelConfig, RunConfig
 
+Kernels = Literal["fused", "compiled", "plain"]
 ACTIVATION_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 
 
@@ -28,14 +30,23 @@ class Kept:
     freed_by: str | None = None
 
 
-def kept_by_layer(model: ModelConfig, *, context: int = 1, fused: bool = True) -> list[Kept]:
+def kernels_of(run: RunConfig) -> Kernels:
+    """The kernels that ``kernels.fused`` chooses, Triton taken as installed on a GPU."""
+    if run.kernels.fused is True:
+        return "fused"
+    if run.device == "cpu":
+        return "plain"
+    return "fused" if run.kernels.fused == "auto" else "compiled"
+
+
+def kept_by_layer(model: ModelConfig, *, context: int = 1, kernels: Kernels = "fused") -> list[Kept]:
     """Tensors that one layer keeps of each token.
 
     Args:
         model: its shape.
         context: processes that share a sequence: attention keeps the keys and values of all of it.
-        fused: kernels that keep their inputs only; composed from plain operations, norms, SwiGLU and RoPE keep
-            what lies between as well.
+        kernels: ``fused``: ours, which compute the SwiGLU product again; ``compiled``: torch's and megatron-core's on a
+            GPU, which keep all inputs and no more; ``plain``: on a CPU, which keep what lies between as well.
     """
     hidden, ffn = model.hidden_size, model.ffn_hidden_size
     query, key_value = model.num_attention_heads * model.head_size, model.query_groups * model.head_size
@@ -46,9 +57,10 @@ def kept_by_layer(model: ModelConfig, *, context: int = 1, fused: bool = True) -
         Kept("keys and values", 2 * key_value * context),
         Kept("output of attention", query),
         Kept("gate and up", 2 * ffn, freed_by="mlp"),
-        Kept("their SwiGLU product", ffn, freed_by="mlp"),
     ]
-    if not fused:
+    if kernels != "fused":
+        kept.append(Kept("their SwiGLU product", ffn, freed_by="mlp"))
+    if kernels == "plain":
         kept += [
             Kept("normalised inputs before the weight", 2 * hidden, "sequence"),
             Kept("SiLU of the gate, and the halves copied", 2 * ffn, freed_by="mlp"),
@@ -56,13 +68,11 @@ def kept_by_layer(model: ModelConfig, *, context: int = 1, fused: bool = True) -
     return kept
 
 
-def bytes_per_token(
-    model: ModelConfig, parallel: ParallelConfig, precision: str, *, fused: bool = True
-) -> float:
+def bytes_per_token(model: ModelConfig, parallel: ParallelConfig, precision: str, kernels: Kernels) -> float:
     """Bytes that one layer keeps of one token of its device's, with selective recomputation taken into account."""
     again = recomputed_modules(parallel)
     shards = {"tensor": parallel.tensor_model_parallel_size, "sequence": sequence_shards(parallel)}
-    kept = kept_by_layer(model, context=parallel.context_parallel_size, fused=fused)
+    kept = kept_by_layer(model, context=parallel.context_parallel_size, kernels=kernels)
     elements = sum(one.elements / shards[one.along] for one in kept if one.freed_by not in again)
     return elements * ACTIVATION_BYTES[precision]
 
@@ -111,13 +121,13 @@ def chunks_in_flight(run: RunConfig, stage: int) -> int:
     return min(run.num_microbatches * virtual, 2 * (stages - stage - 1) + (virtual - 1) * stages + 1)
 
 
-def activation_bytes(run: RunConfig, stage: int, *, fused: bool = True) -> int:
+def activation_bytes(run: RunConfig, stage: int) -> int:
     """Bytes kept on one device of a pipeline stage, over all micro-batches in flight.
 
     Recomputing a group of layers adds the working set of the group that the backward pass is at.
     """
     model, parallel, precision = run.model, run.parallel, run.training.precision
-    whole = bytes_per_token(model, parallel, precision, fused=fused)
+    whole = bytes_per_token(model, parallel, precision, kernels_of(run))
     layers, again = layers_per_chunk(run, stage), recomputed_layers(run, stage)
     group = 1 if parallel.recompute_method == "block" else min(layers, parallel.recompute_num_layers or 1)
     checkpoints = -(-again // group) * checkpoint_bytes_per_token(model, parallel, precision)
@@ -126,7 +136,10 @@ def activation_bytes(run: RunConfig, stage: int, *, fused: bool = True) -> int:
     head = 0.0
     if stage == parallel.pipeline_model_parallel_size - 1:  # input and output of the final norm (section 4.3)
         head = (
-            (2 if fused else 3) * model.hidden_size / sequence_shards(parallel) * ACTIVATION_BYTES[precision]
+            (3 if kernels_of(run) == "plain" else 2)
+            * model.hidden_size
+            / sequence_shards(parallel)
+            * ACTIVATION_BYTES[precision]
         )
     return round(tokens_per_device(run) * (chunks_in_flight(run, stage) * kept + working + head))
 

@@ -11,6 +11,7 @@ from megatron_ext.config.state_bytes import state_bytes
 from megatron_ext.model.activations import (
     ACTIVATION_BYTES,
     activation_bytes,
+    kernels_of,
     sequence_shards,
     tokens_per_device,
 )
@@ -24,7 +25,7 @@ GIB = 2**30
 FRAMEWORK_BYTES = int(2.5 * GIB)
 # What fragmentation leaves of a card: torch's allocator reserves up to a twentieth more than it hands out.
 USABLE_PART = 0.95
-# Cross entropy keeps its softmax in fp32; the logits that came, or the gradient that leaves, lie beside it.
+# megatron-core's cross entropy keeps its softmax in fp32; the logits, or the gradient that leaves, lie beside it.
 SOFTMAX_BYTES = 4
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "framework")
 
@@ -66,13 +67,13 @@ class MemoryEstimate:
         return [(part, f"{getattr(self, part) / size:,.2f} {unit}") for part in (*PARTS, "total")]
 
 
-def estimate(run: RunConfig, *, fused: bool = True) -> MemoryEstimate:
-    """Memory of the pipeline stage whose devices need the most; ``fused`` as in ``kept_by_layer``."""
+def estimate(run: RunConfig) -> MemoryEstimate:
+    """Memory of the pipeline stage whose devices need the most."""
     stages = range(run.parallel.pipeline_model_parallel_size)
-    return max((estimate_stage(run, stage, fused=fused) for stage in stages), key=lambda one: one.total)
+    return max((estimate_stage(run, stage) for stage in stages), key=lambda one: one.total)
 
 
-def estimate_stage(run: RunConfig, stage: int, *, fused: bool = True) -> MemoryEstimate:
+def estimate_stage(run: RunConfig, stage: int) -> MemoryEstimate:
     """Memory of one device of pipeline stage ``stage``, counted from 0."""
     states = state_bytes(run)
     parameters = stage_parameters(run.model, run.parallel, stage)
@@ -83,7 +84,7 @@ def estimate_stage(run: RunConfig, stage: int, *, fused: bool = True) -> MemoryE
         weights=parameters * states.weight,
         gradients=parameters * states.gradient,
         optimizer=_ceil_div(parameters * states.optimizer, shards),
-        activations=activation_bytes(run, stage, fused=fused),
+        activations=activation_bytes(run, stage),
         logits=_logit_bytes(run) if _is_last(run.parallel, stage) else 0,
         buffers=_buffer_bytes(run),
         framework=0 if run.device == "cpu" else FRAMEWORK_BYTES,
@@ -117,10 +118,12 @@ def stage_parameters(model: ModelConfig, parallel: ParallelConfig, stage: int) -
 
 
 def _logit_bytes(run: RunConfig) -> int:
+    """Ours puts the gradient where the logits were, of a chunk of tokens if that is set; else a softmax is kept."""
     columns = _ceil_div(run.model.vocab_size, run.parallel.tensor_model_parallel_size)
-    return round(
-        tokens_per_device(run) * columns * (SOFTMAX_BYTES + ACTIVATION_BYTES[run.training.precision])
-    )
+    tokens, each = tokens_per_device(run), ACTIVATION_BYTES[run.training.precision]
+    if kernels_of(run) == "fused":
+        return round(min(tokens, run.kernels.loss_chunk_tokens or tokens) * columns * each)
+    return round(tokens * columns * (SOFTMAX_BYTES + each))
 
 
 def _buffer_bytes(run: RunConfig) -> int:

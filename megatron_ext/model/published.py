@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from megatron_ext.config.sections import (
     DataConfig,
     DatasetConfig,
+    KernelsConfig,
     LaunchConfig,
     ModelConfig,
     OptimizerConfig,
@@ -92,6 +93,7 @@ class Published:
             name="published",
             model=self.model,
             parallel=self.parallel,
+            kernels=KernelsConfig(fused=self.fused),
             tokenizer=TokenizerConfig(type="ByteTokenizer"),
             data=DataConfig(train=(DatasetConfig(path="text"),)),
             training=TrainingConfig(
@@ -99,6 +101,7 @@ class Published:
                 global_batch_size=self.micro_batch_size * copies * self.accumulated,
                 seq_length=self.seq_length,
                 train_iters=1,
+                gradient_accumulation_fusion=self.fused,
             ),
             optimizer=OptimizerConfig(lr=1e-4),
             launch=LaunchConfig(nnodes=-(-self.gpus // 8), nproc_per_node=min(8, self.gpus)),
@@ -110,7 +113,7 @@ class Published:
         if self.flash2 and self.gpu.startswith("h"):
             gpu = replace(gpu, attention_efficiency=HOPPER_ATTENTION_FLASH2)
         run = self.run()
-        return speed(run, gpu, step_time(run, gpu, fused=self.fused).total).tokens_per_second_per_gpu
+        return speed(run, gpu, step_time(run, gpu).total).tokens_per_second_per_gpu
 
     @property
     def error(self) -> float:

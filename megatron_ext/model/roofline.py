@@ -59,6 +59,11 @@ class LayerWork:
     """Seconds of the backward products that give gradients of weights: communication hides behind them."""
 
 
+def is_fused(run: RunConfig) -> bool:
+    """Whether norms, RoPE, SwiGLU and cross entropy are a kernel each."""
+    return run.kernels.fused is not False
+
+
 def gemm_seconds(gpu: Gpu, rows: float, columns: float, inner: float, bytes_each: int = 2) -> float:
     """Seconds of one product [rows, inner] by [inner, columns].
 
@@ -78,7 +83,7 @@ def memory_seconds(gpu: Gpu, moved: float) -> float:
     return moved / (gpu.bandwidth * BANDWIDTH_EFFICIENCY)
 
 
-def layer_work(run: RunConfig, gpu: Gpu, *, fused: bool = True) -> LayerWork:
+def layer_work(run: RunConfig, gpu: Gpu) -> LayerWork:
     """What one layer costs one device of a tensor- and context-parallel group for one micro-batch."""
     products = _products(run.model, run.parallel.tensor_model_parallel_size)
     tokens = tokens_per_device(run)
@@ -88,7 +93,7 @@ def layer_work(run: RunConfig, gpu: Gpu, *, fused: bool = True) -> LayerWork:
     inputs = sum(gemm_seconds(gpu, tokens, inner, columns) for columns, inner in products.values())
     weights = sum(gemm_seconds(gpu, columns, inner, tokens) for columns, inner in products.values())
     attention = _attention_seconds(run, gpu)
-    reads, writes = _elementwise_seconds(run, gpu, fused=fused)
+    reads, writes = _elementwise_seconds(run, gpu)
     forward = Work(sum(forward_gemm.values()), attention, sum(reads.values()))
     backward = Work(inputs + weights, BACKWARD_ATTENTION * attention, sum(writes.values()))
     return LayerWork(forward, backward, _selective(run, forward_gemm, attention, reads), weights)
@@ -107,16 +112,22 @@ def _selective(
 
 
 def head_work(run: RunConfig, gpu: Gpu) -> LayerWork:
-    """Final norm, output layer and cross entropy: 4 passes over fp32 logits forward, 2 backward."""
+    """Output layer and cross entropy.
+
+    Ours reads 16-bit logits once forward, reads and writes them once backward; megatron-core's makes 4 passes over fp32
+    logits forward and 2 backward.
+    """
     model, tokens = run.model, tokens_per_device(run)
     columns = -(-model.vocab_size // run.parallel.tensor_model_parallel_size)
     weights = gemm_seconds(gpu, columns, model.hidden_size, tokens)
     inputs = gemm_seconds(gpu, tokens, model.hidden_size, columns)
-    logits = tokens * columns * 4
+    logits = tokens * columns * ACTIVATION_BYTES[run.training.precision]
+    passes = (1, 2) if is_fused(run) else (8, 4)
     forward = Work(
-        gemm_seconds(gpu, tokens, columns, model.hidden_size), elementwise=memory_seconds(gpu, 4 * logits)
+        gemm_seconds(gpu, tokens, columns, model.hidden_size),
+        elementwise=memory_seconds(gpu, passes[0] * logits),
     )
-    backward = Work(inputs + weights, elementwise=memory_seconds(gpu, 2 * logits))
+    backward = Work(inputs + weights, elementwise=memory_seconds(gpu, passes[1] * logits))
     return LayerWork(forward, backward, Work(), weights)
 
 
@@ -148,20 +159,18 @@ def _attention_seconds(run: RunConfig, gpu: Gpu) -> float:
     return flops / (gpu.peak_tflops * 1e12 * gpu.attention_efficiency * gpu.sustained)
 
 
-def _elementwise_seconds(
-    run: RunConfig, gpu: Gpu, *, fused: bool
-) -> tuple[dict[str, float], dict[str, float]]:
+def _elementwise_seconds(run: RunConfig, gpu: Gpu) -> tuple[dict[str, float], dict[str, float]]:
     """Forward and backward, by operation: elements read and written for each token.
 
     Fused (one kernel each): a norm reads and writes a row, backward reads two and writes one; a residual sum reads
-    two and writes one; RoPE reads and writes queries and keys; SwiGLU reads two and writes one, backward three and two.
-    Plain torch in bf16 casts a norm to fp32 and back in 6 kernels, turns RoPE in 5 and SwiGLU in 2.
+    two and writes one; RoPE reads and writes queries and keys; SwiGLU reads two and writes one, once more in the
+    backward pass, which then reads three and writes two. Plain torch in bf16 casts a norm to fp32 and back in 6 kernels, turns RoPE in 5 and SwiGLU in 2.
     """
     model, parallel = run.model, run.parallel
     tensor, around = parallel.tensor_model_parallel_size, model.hidden_size / sequence_shards(parallel)
     rotated = (model.num_attention_heads + model.query_groups) * model.head_size / tensor
     ffn = model.ffn_hidden_size / tensor
-    norm, rope, swiglu = ((2, 3), (2, 2), (3, 5)) if fused else ((13, 20), (9, 9), (5, 10))
+    norm, rope, swiglu = ((2, 3), (2, 2), (3, 8)) if is_fused(run) else ((13, 20), (9, 9), (5, 10))
     elements = {
         "norm": (2 * norm[0] * around, 2 * norm[1] * around),
         "residual": (2 * 3 * around, 2 * 3 * around),

@@ -71,14 +71,14 @@ class Speed:
     causal_mfu: float
 
 
-def step_time(run: RunConfig, gpu: Gpu, *, fused: bool = True) -> StepTime:
-    """Estimate one step; ``fused`` as in ``kept_by_layer``, and weight gradients added up by their products."""
-    return _slowest_stage(run, gpu, fused=fused).step()
+def step_time(run: RunConfig, gpu: Gpu) -> StepTime:
+    """Estimate one step."""
+    return _slowest_stage(run, gpu).step()
 
 
-def microbatch_seconds(run: RunConfig, gpu: Gpu, *, fused: bool = True) -> float:
+def microbatch_seconds(run: RunConfig, gpu: Gpu) -> float:
     """Forward and backward of one micro-batch on the slowest stage."""
-    return _slowest_stage(run, gpu, fused=fused).microbatch
+    return _slowest_stage(run, gpu).microbatch
 
 
 def speed(run: RunConfig, gpu: Gpu, seconds: float) -> Speed:
@@ -95,7 +95,7 @@ class _StageTime:
     """The parts of one micro-batch on one stage, and of the step around them."""
 
     def __init__(
-        self, run: RunConfig, gpu: Gpu, layer: LayerWork, head: LayerWork | None, *, stage: int, fused: bool
+        self, run: RunConfig, gpu: Gpu, layer: LayerWork, head: LayerWork | None, *, stage: int
     ) -> None:
         self.run, self.gpu = run, gpu
         self.virtual = virtual = run.parallel.chunks_per_stage
@@ -103,7 +103,7 @@ class _StageTime:
         head = head or LayerWork(Work(), Work(), Work(), 0.0)
         self.states: StateBytes = state_bytes(run)
         self.parameters = stage_parameters(run.model, run.parallel, stage)
-        straight = fused and run.training.gradient_accumulation_fusion
+        straight = run.training.gradient_accumulation_fusion
         added = accumulation_seconds(gpu, self.parameters, self.states.gradient, fused=straight)
         self.forward = layer.forward * layers + head.forward
         self.backward = layer.backward * layers + head.backward + Work(elementwise=added)
@@ -151,11 +151,10 @@ class _StageTime:
         return memory_seconds(self.gpu, self.parameters * moved / optimizer_shards(self.run))
 
 
-def _slowest_stage(run: RunConfig, gpu: Gpu, *, fused: bool) -> _StageTime:
+def _slowest_stage(run: RunConfig, gpu: Gpu) -> _StageTime:
     last = run.parallel.pipeline_model_parallel_size - 1
-    layer, head = layer_work(run, gpu, fused=fused), head_work(run, gpu)
+    layer, head = layer_work(run, gpu), head_work(run, gpu)
     stages = [
-        _StageTime(run, gpu, layer, head if stage == last else None, stage=stage, fused=fused)
-        for stage in {0, last}
+        _StageTime(run, gpu, layer, head if stage == last else None, stage=stage) for stage in {0, last}
     ]
     return max(stages, key=lambda one: one.microbatch)

@@ -42,14 +42,16 @@ def in_fp32() -> Any:
 def test_activations_of_plain_operations(in_fp32: Any) -> None:
     small, large = in_fp32["activations"]["plain"]
     config = run_config("fp32", LAYERS)
-    assert activation_bytes(config, 0, fused=False) == pytest.approx(large, rel=0.05)
-    layer = sum(kept.elements for kept in kept_by_layer(config.model, fused=False)) * 4
+    assert activation_bytes(config, 0) == pytest.approx(large, rel=0.05)
+    layer = sum(kept.elements for kept in kept_by_layer(config.model, kernels="plain")) * 4
     assert layer == pytest.approx((large - small) / 2 / TOKENS, rel=0.05)
 
 
 def test_a_fused_swiglu_keeps_its_input_only(in_fp32: Any) -> None:
     plain, fused = (in_fp32["activations"][name][1] for name in ("plain", "fused"))
-    kept = {one.name: one.elements for one in kept_by_layer(run_config("fp32", LAYERS).model, fused=False)}
+    kept = {
+        one.name: one.elements for one in kept_by_layer(run_config("fp32", LAYERS).model, kernels="plain")
+    }
     swiglu = kept["SiLU of the gate, and the halves copied"]
     assert plain - fused == pytest.approx(LAYERS * TOKENS * swiglu * 4, rel=0.01)
 

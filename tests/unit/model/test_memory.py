@@ -8,6 +8,7 @@ import pytest
 from megatron_ext.config.sections import (
     DataConfig,
     DatasetConfig,
+    KernelsConfig,
     LaunchConfig,
     ModelConfig,
     OptimizerConfig,
@@ -28,11 +29,16 @@ MakeRun = Callable[..., RunConfig]
 
 @pytest.fixture
 def make_run() -> MakeRun:
-    def make(world_size: int = 1, precision: Any = "bf16", batch: int = 1, **parallel: Any) -> RunConfig:
+    def make(
+        world_size: int = 1, precision: Any = "bf16", batch: int = 1, fused: bool = False, **parallel: Any
+    ) -> RunConfig:
         return RunConfig(
             name="memory",
             model=LLAMA2_7B,
             parallel=ParallelConfig(**parallel),
+            kernels=KernelsConfig(
+                fused=fused
+            ),  # false: published figures are of kernels that keep all their inputs
             tokenizer=TokenizerConfig(type="ByteTokenizer"),
             data=DataConfig(train=(DatasetConfig(path="text"),)),
             training=TrainingConfig(
@@ -76,7 +82,7 @@ def test_fp32_states_are_16_bytes_a_parameter(make_run: MakeRun) -> None:
 
 
 def test_activations_without_recompute(make_run: MakeRun) -> None:
-    assert bytes_per_token(LLAMA2_7B, ParallelConfig(), "bf16") == 131_584
+    assert bytes_per_token(LLAMA2_7B, ParallelConfig(), "bf16", "compiled") == 131_584
     final_norm = 2 * 4096 * 4096 * 2
     assert (estimate(make_run()).activations - final_norm) / GIB == pytest.approx(16.06, abs=0.005)
 
@@ -94,12 +100,12 @@ def test_one_h200_holds_llama2_7b_and_one_h100_does_not(make_run: MakeRun) -> No
 
 
 def test_tensor_parallelism_without_sequence_parallelism_leaves_the_norms_whole() -> None:
-    whole = bytes_per_token(LLAMA2_7B, ParallelConfig(), "bf16")
+    whole = bytes_per_token(LLAMA2_7B, ParallelConfig(), "bf16", "compiled")
     around_norms = 4 * 4096 * 2
-    split = bytes_per_token(LLAMA2_7B, ParallelConfig(tensor_model_parallel_size=4), "bf16")
+    split = bytes_per_token(LLAMA2_7B, ParallelConfig(tensor_model_parallel_size=4), "bf16", "compiled")
     assert split == (whole - around_norms) / 4 + around_norms
     sequence = ParallelConfig(tensor_model_parallel_size=4, sequence_parallel=True)
-    assert bytes_per_token(LLAMA2_7B, sequence, "bf16") == whole / 4
+    assert bytes_per_token(LLAMA2_7B, sequence, "bf16", "compiled") == whole / 4
 
 
 def test_first_stage_of_1f1b_holds_as_many_activations_as_one_device_would(make_run: MakeRun) -> None:
@@ -126,14 +132,22 @@ def test_distributed_optimizer_divides_the_optimizer_only(make_run: MakeRun) -> 
 
 
 def test_norms_and_swiglu_keep_what_published_figures_say() -> None:
-    kept = {one.name: one.elements for one in kept_by_layer(LLAMA2_7B)}
+    kept = {one.name: one.elements for one in kept_by_layer(LLAMA2_7B, kernels="compiled")}
     without = sum(kept.values()) - kept["outputs of both norms"] - kept["their SwiGLU product"]
     assert without * 2 * 4096 * 32 / GIB == pytest.approx(11.4, abs=0.05)
 
 
+def test_our_kernels_keep_no_swiglu_product_and_no_softmax(make_run: MakeRun) -> None:
+    theirs, ours = estimate(make_run()), estimate(make_run(fused=True))
+    assert theirs.activations - ours.activations == 32 * 4096 * 11008 * 2
+    assert (theirs.logits, ours.logits) == (4096 * 32000 * (4 + 2), 4096 * 32000 * 2)
+    chunked = KernelsConfig(fused=True, loss_chunk_tokens=1024)
+    assert estimate(make_run().model_copy(update={"kernels": chunked})).logits == 1024 * 32000 * 2
+
+
 def test_recomputing_the_mlp_or_some_layers_frees_what_they_keep(make_run: MakeRun) -> None:
     mlp = ParallelConfig(recompute_granularity="selective", recompute_modules=("mlp",))
-    assert bytes_per_token(LLAMA2_7B, mlp, "bf16") == 131_584 - 2 * 3 * 11008
+    assert bytes_per_token(LLAMA2_7B, mlp, "bf16", "compiled") == 131_584 - 2 * 3 * 11008
     half = make_run(recompute_granularity="full", recompute_method="block", recompute_num_layers=16)
     final_norm, layer_input = 2 * 4096 * 4096 * 2, 4096 * 4096 * 2
     expected = 4096 * 131_584 * (16 + 1) + 16 * layer_input + final_norm
