@@ -122,7 +122,7 @@ class Published:
 
 
 # GPT-NeoX: Llemma (arXiv 2310.10631), 23,000 GPU hours for 200 B tokens, the middle of 2,128 to 2,415. PyTorch FSDP:
-# "Maximizing Training Throughput Using PyTorch FSDP" (2024). llm-foundry: scripts/train/benchmarking/README.md.
+# "Maximizing Training Throughput Using PyTorch FSDP" (2024); compiled, its MFU of 68 % beside 57 %. llm-foundry: scripts/train/benchmarking/README.md.
 # torchtitan: docs/performance.md (A100, 2024) and benchmarks/llama3_h100_202412_torchtitan.md; its "selective op"
 # recomputes every second product, entered as every second layer. OLMo-core: README. KempnerForge: docs, Benchmarks.
 PUBLISHED: tuple[Published, ...] = (

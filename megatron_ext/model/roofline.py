@@ -164,7 +164,8 @@ def _elementwise_seconds(run: RunConfig, gpu: Gpu) -> tuple[dict[str, float], di
 
     Fused (one kernel each): a norm reads and writes a row, backward reads two and writes one; a residual sum reads
     two and writes one; RoPE reads and writes queries and keys; SwiGLU reads two and writes one, once more in the
-    backward pass, which then reads three and writes two. Plain torch in bf16 casts a norm to fp32 and back in 6 kernels, turns RoPE in 5 and SwiGLU in 2.
+    backward pass, which then reads three and writes two. Plain torch in bf16 casts a norm to fp32 and back in 6
+    kernels, turns RoPE in 5 and SwiGLU in 2.
     """
     model, parallel = run.model, run.parallel
     tensor, around = parallel.tensor_model_parallel_size, model.hidden_size / sequence_shards(parallel)
