@@ -72,6 +72,7 @@ class Published:
         fused: whether its norms, RoPE and SwiGLU are fused, by hand or compiled.
         flash2: FlashAttention-2 on Hopper, in the years before 3.
         accumulated: micro-batches a step.
+        bandwidth: of the GPU's memory, bytes/s, where it is not that of the data sheet.
     """
 
     who: str
@@ -85,6 +86,7 @@ class Published:
     fused: bool = True
     flash2: bool = True
     accumulated: int = 2
+    bandwidth: float | None = None
 
     def run(self) -> RunConfig:
         """The row as a run."""
@@ -112,6 +114,8 @@ class Published:
         gpu = GPUS[self.gpu]
         if self.flash2 and self.gpu.startswith("h"):
             gpu = replace(gpu, attention_efficiency=HOPPER_ATTENTION_FLASH2)
+        if self.bandwidth is not None:
+            gpu = replace(gpu, bandwidth=self.bandwidth)
         run = self.run()
         return speed(run, gpu, step_time(run, gpu).total).tokens_per_second_per_gpu
 
@@ -122,9 +126,11 @@ class Published:
 
 
 # GPT-NeoX: Llemma (arXiv 2310.10631), 23,000 GPU hours for 200 B tokens, the middle of 2,128 to 2,415. PyTorch FSDP:
-# "Maximizing Training Throughput Using PyTorch FSDP" (2024); compiled, its MFU of 68 % beside 57 %. llm-foundry: scripts/train/benchmarking/README.md.
+# "Maximizing Training Throughput Using PyTorch FSDP" (2024); compiled, its MFU of 68 % beside 57 %.
+# llm-foundry: scripts/train/benchmarking/README.md.
 # torchtitan: docs/performance.md (A100, 2024) and benchmarks/llama3_h100_202412_torchtitan.md; its "selective op"
-# recomputes every second product, entered as every second layer. OLMo-core: README. KempnerForge: docs, Benchmarks.
+# recomputes every second product, entered as every second layer, and its H100s have HBM2e and 500 W of 700.
+# OLMo-core: README. KempnerForge: docs, Benchmarks.
 PUBLISHED: tuple[Published, ...] = (
     Published(
         "GPT-NeoX, Llemma 7B", LLAMA2_7B, "a100-40", 256, 1, 4096, NEOX, 2272, fused=False, accumulated=8
@@ -167,23 +173,25 @@ PUBLISHED: tuple[Published, ...] = (
         LLAMA3_8B,
         "h100",
         8,
-        1,
+        2,
         8192,
         HALF_RECOMPUTED,
         5762,
         fused=False,
         accumulated=1,
+        bandwidth=2.4e12,
     ),
     Published(
         "torchtitan, Llama 3.1 8B, compiled",
         LLAMA3_8B,
         "h100",
         8,
-        1,
+        2,
         8192,
         HALF_RECOMPUTED,
         6667,
         accumulated=1,
+        bandwidth=2.4e12,
     ),
     Published("OLMo-core 7B", OLMO_7B, "h100", 8, 2, 4096, FSDP, 10000),
     Published("KempnerForge 8B, recompute", LLAMA3_8B, "h200", 1, 4, 4096, RECOMPUTED, 10471, flash2=False),
