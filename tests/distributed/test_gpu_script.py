@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_dry_mode_runs_every_part(tmp_path: Path) -> None:
     wheels = tmp_path / "wheels"
     wheels.mkdir()
+    settings = {"PYTHON": sys.executable, "RESULTS": str(tmp_path / "results"), "LIMIT": "500"}
     done = subprocess.run(
         [str(ROOT / "benchmarks/gpu.sh"), "--dry", str(wheels)],
         env={
@@ -22,7 +23,7 @@ def test_the_dry_mode_runs_every_part(tmp_path: Path) -> None:
         },
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=540,
         check=False,
     )
     assert done.returncode == 0, done.stdout
