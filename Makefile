@@ -72,3 +72,4 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/preprocess.py
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python benchmarks/optimizer.py

@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from megatron_ext.config.sections import RunConfig
+from megatron_ext.config.state_bytes import state_bytes
 from megatron_ext.model.flops import flops_per_token, num_parameters
 from megatron_ext.model.memory import GIB, USABLE_PART, estimate, estimate_stage, stage_parameters
 from megatron_ext.optim.schedule import corners, learning_rate
@@ -26,6 +27,7 @@ def _summary(run: RunConfig) -> Table:
     launch, parallel, training = run.launch, run.parallel, run.training
     data, context = run.data_parallel_size, parallel.context_parallel_size
     table = table_of(f"run {run.name}", "", "")
+    states = state_bytes(run)
     flops = flops_per_token(run.model, training.seq_length, causal=False)
     total_tokens = training.train_samples * training.seq_length
     extras = [name for name in ("sequence_parallel", "use_distributed_optimizer") if getattr(parallel, name)]
@@ -44,6 +46,8 @@ def _summary(run: RunConfig) -> Table:
         "steps": f"{training.train_iters:,}",
         "total tokens": f"{total_tokens:,} ({total_tokens / 1e9:,.1f} B), {flops * total_tokens:.2e} FLOP",
         "precision": training.precision,
+        "bytes a parameter": f"{states.total} (weight {states.weight}, gradient {states.gradient}, "
+        f"master and moments {states.optimizer})",
         "checkpoints": run.checkpoint_dir,
     }
     for name, value in rows.items():

@@ -149,4 +149,28 @@ def _moments(run: RunConfig) -> Iterator[Violation]:
             )
 
 
-TRAINING_RULES: tuple[Rule, ...] = (_schedule, _wsd, _rewarming, _rampup, _states, _moments)
+def _loss_scale(run: RunConfig) -> Iterator[Violation]:
+    optimizer = run.optimizer
+    if optimizer.loss_scale is not None and run.training.precision != "fp16":
+        yield Violation(
+            ("optimizer.loss_scale", "training.precision"),
+            f"optimizer.loss_scale keeps small gradients in fp16's range, and training.precision="
+            f"{run.training.precision}; remove it",
+        )
+    if optimizer.min_loss_scale > optimizer.initial_loss_scale:
+        yield Violation(
+            ("optimizer.min_loss_scale", "optimizer.initial_loss_scale"),
+            f"optimizer.min_loss_scale={optimizer.min_loss_scale:g} is above initial_loss_scale="
+            f"{optimizer.initial_loss_scale:g}; nearest: {optimizer.initial_loss_scale:g}",
+        )
+
+
+TRAINING_RULES: tuple[Rule, ...] = (
+    _schedule,
+    _wsd,
+    _rewarming,
+    _rampup,
+    _states,
+    _moments,
+    _loss_scale,
+)

@@ -5,30 +5,11 @@ These hold and type values. Rules that span sections are in ``rules.py``, readin
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from megatron_ext.config.batch_size import BatchSizes
-
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-MainDtype = Literal["fp32", "bf16"]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Amount = Annotated[float, Field(ge=0)]
-Alpha = Annotated[float, Field(gt=0, le=1)]
-
-
-class Section(BaseModel):
-    """Base of every section: immutable, strict about keys, silent about nothing."""
-
-    # strict: `true` is no number, "12" no integer; only a list may stand for a tuple (strict=False below).
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        validate_default=True,
-        protected_namespaces=(),
-    )
+from megatron_ext.config.section import Alpha, Amount, NonNegativeInt, PositiveInt, Section
+from megatron_ext.config.section_optimizer import OptimizerConfig
 
 
 class ModelConfig(Section):
@@ -247,7 +228,7 @@ class TrainingConfig(Section):
     )
     seq_length: PositiveInt
     train_iters: PositiveInt
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     gradient_accumulation_fusion: bool = Field(
         default=True,
         description="add weight gradients straight to the main gradient, without a tensor between",
@@ -279,53 +260,6 @@ class TrainingConfig(Section):
     def train_samples(self) -> int:
         """Samples that the whole run consumes."""
         return self.batch_sizes.samples_after(self.train_iters)
-
-
-class OptimizerConfig(Section):
-    """AdamW and its learning-rate schedule; weight decay touches matrices only."""
-
-    lr: Annotated[float, Field(gt=0)]
-    min_lr: Annotated[float, Field(ge=0)] = 0.0
-    lr_decay_style: Literal["cosine", "linear", "constant", "inverse-square-root", "WSD"] = "cosine"
-    lr_warmup_iters: NonNegativeInt = 0
-    lr_decay_iters: PositiveInt | None = Field(
-        default=None, description="where the decay ends; default: rewarm_from_iters, else train_iters"
-    )
-    lr_wsd_decay_iters: PositiveInt | None = Field(
-        default=None, description="with WSD (warm-up, stable, decay): last steps before the end, that decay"
-    )
-    lr_wsd_decay_style: Literal["linear", "cosine", "minus_sqrt"] = Field(
-        default="minus_sqrt", description="minus_sqrt: the rate falls as 1 - √progress"
-    )
-    rewarm_from_iters: PositiveInt | None = Field(
-        default=None,
-        description="after so many steps the rate rises again and then decays until train_iters: for a run that "
-        "goes on with new data",
-    )
-    rewarm_iters: NonNegativeInt = Field(default=0, description="steps of that rise, from where the rate is")
-    rewarm_lr: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="what it rises to; default: lr"
-    )
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    adam_beta1: Fraction = 0.9
-    adam_beta2: Fraction = 0.95
-    adam_eps: Annotated[float, Field(gt=0)] = 1e-8
-    clip_grad: Annotated[float, Field(ge=0)] = Field(
-        default=1.0, description="largest gradient norm; 0 clips nothing"
-    )
-    main_grads_dtype: MainDtype = Field(
-        default="fp32", description="what gradients are accumulated and reduced in"
-    )
-    exp_avg_dtype: MainDtype = Field(default="fp32", description="Adam's first moment")
-    exp_avg_sq_dtype: MainDtype = Field(default="fp32", description="Adam's second moment")
-    store_param_remainders: bool = Field(
-        default=False,
-        description="keep of the fp32 master weights the 16 bits that the bf16 weights lack: 2 bytes fewer, same bits",
-    )
-
-    def decay_end(self, train_iters: int) -> int:
-        """Step at which the first decay, the only one without re-warming, reaches ``min_lr``."""
-        return self.lr_decay_iters or self.rewarm_from_iters or train_iters
 
 
 class CheckpointConfig(Section):

@@ -4,13 +4,15 @@ The update is that of Loshchilov and Hutter, 2019, arXiv 1711.05101, algorithm 2
 computed in fp32 whatever the states are kept in. ``fused/adamw.py`` holds the same as one kernel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 BLOCK = 4096
 """Values that one program of the kernel updates; a block lies inside one segment."""
+CACHED = 16 * BLOCK
+"""Values that plain torch updates at a time, so that what lies between its operations stays in a CPU's cache."""
 QUIET_NAN = 0x7FC00000
 """Bits of an fp32 value whose upper half is not a number in bf16 either."""
 
@@ -62,12 +64,16 @@ class Segments:
         self.bounds = tuple(bounds)
         self._blocks: torch.Tensor | None = None
 
+    def slices(self, size: int) -> Iterator[slice]:
+        """The parts cut into slices of at most ``size`` values."""
+        for start, end in self.bounds:
+            for at in range(start, end, size):
+                yield slice(at, min(at + size, end))
+
     def blocks(self, device: torch.device) -> torch.Tensor:
         """The parts cut into blocks, int64 [blocks, 2] of start and end; made once."""
         if self._blocks is None:
-            cuts = [
-                (at, min(at + BLOCK, end)) for start, end in self.bounds for at in range(start, end, BLOCK)
-            ]
+            cuts = [(part.start, part.stop) for part in self.slices(BLOCK)]
             self._blocks = torch.tensor(cuts, dtype=torch.int64).reshape(-1, 2).to(device)
         return self._blocks
 
@@ -98,8 +104,7 @@ def adamw_reference_(
 ) -> None:
     """The same in plain torch, part by part."""
     correction1, correction2 = update.corrections
-    for start, end in segments.bounds:
-        part = slice(start, end)
+    for part in segments.slices(CACHED):
         gradient = flat.gradients[part].float()
         if grad_scale is not None:
             gradient = gradient * grad_scale

@@ -24,7 +24,7 @@ from megatron_ext.kernels.weight_gradient import install_weight_gradient_accumul
 from megatron_ext.model.modules import PLAIN_MODULES, LayerModules, choose_modules
 from megatron_ext.model.vocabulary import mask_padded_logits, padded_vocab_size
 
-PARAMS_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PARAMS_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Checkpoints keep each norm beside the matrix it feeds, as Transformer Engine's fused layers name it.
 CANONICAL_NORM_NAMES = {
@@ -59,6 +59,7 @@ def transformer_config(run: RunConfig, *, fused_kernels: bool) -> TransformerCon
         hidden_dropout=0.0,
         attention_dropout=0.0,
         bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
         params_dtype=dtype,
         pipeline_dtype=dtype,
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
@@ -183,6 +184,6 @@ def _build_chunk(run: RunConfig, config: TransformerConfig, chunk: int | None) -
 def to_training_precision(
     chunks: list[GPTModel], config: TransformerConfig, device: torch.device
 ) -> list[Any]:
-    """Move the model to its device and, for bf16, behind the wrapper that casts inputs and outputs."""
+    """Move the model to its device and, for 16 bits, behind the wrapper that casts inputs and outputs."""
     placed = [chunk.to(device) for chunk in chunks]
-    return [Float16Module(config, chunk) for chunk in placed] if config.bf16 else placed
+    return [Float16Module(config, chunk) for chunk in placed] if config.bf16 or config.fp16 else placed

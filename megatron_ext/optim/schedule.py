@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from megatron_ext.config.sections import OptimizerConfig
+from megatron_ext.config.section_optimizer import OptimizerConfig
 
 DECAY_SHAPES: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),

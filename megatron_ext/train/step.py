@@ -31,11 +31,13 @@ class StepOutcome:
             do not report it, so that a sum over all processes counts each token once.
         grad_norm: float64 [], L2 norm over all gradients before clipping, equal on every rank.
         learning_rate: what the step used.
+        skipped: whether gradients overflowed in fp16, and the weights are as before.
     """
 
     loss: torch.Tensor
     grad_norm: torch.Tensor
     learning_rate: float
+    skipped: bool
 
 
 def connect_schedule(model: list[DistributedDataParallel], optimizer: MegatronOptimizer) -> None:
@@ -56,7 +58,7 @@ def train_step(
     model: list[DistributedDataParallel],
     optimizer: MegatronOptimizer,
     micro_batches: list[MicroBatch],
-    iteration: int,
+    update_number: int,
 ) -> StepOutcome:
     """Forward and backward over the micro-batches, reduce, clip, update.
 
@@ -65,9 +67,9 @@ def train_step(
         model: this process's part, connected by :func:`connect_schedule`.
         optimizer: its optimizer.
         micro_batches: this data-parallel rank's share of one global batch.
-        iteration: number of this step, from 1.
+        update_number: of this update of the weights, from 1: what the learning rate depends on.
     """
-    rate = learning_rate(config.optimizer, config.training.train_iters, iteration)
+    rate = learning_rate(config.optimizer, config.training.train_iters, update_number)
     set_learning_rate(optimizer, rate, config.optimizer.weight_decay)
     for chunk in model:
         chunk.zero_grad_buffer()
@@ -76,7 +78,7 @@ def train_step(
     with update_mark():
         update = step(optimizer, config.optimizer.clip_grad)
     loss = torch.stack(reports).sum(dim=0) if reports and reports_loss() else None
-    return StepOutcome(_zeros(model, 2) if loss is None else loss, update.grad_norm, rate)
+    return StepOutcome(_zeros(model, 2) if loss is None else loss, update.grad_norm, rate, not update.applied)
 
 
 @torch.no_grad()  # megatron-core's forward-only schedule builds the graph of every micro-batch and keeps it

@@ -15,12 +15,7 @@ def test_the_dry_mode_runs_every_part(tmp_path: Path) -> None:
     settings = {"PYTHON": sys.executable, "RESULTS": str(tmp_path / "results"), "LIMIT": "500"}
     done = subprocess.run(
         [str(ROOT / "benchmarks/gpu.sh"), "--dry", str(wheels)],
-        env={
-            **os.environ,
-            "PYTHON": sys.executable,
-            "RESULTS": str(tmp_path / "results"),
-            "OMP_NUM_THREADS": "1",
-        },
+        env={**os.environ, **settings, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=540,

@@ -96,4 +96,5 @@ def launch_adamw(
         SCALED=grad_scale is not None,
         NAN_BITS=QUIET_NAN,
         SIZE=BLOCK,
+        num_warps=8,
     )

@@ -355,6 +355,11 @@ def test_layouts_that_work_break_no_rule(parallel: dict[str, Any]) -> None:
             },
             ["exp_avg_sq_dtype=bf16 with adam_beta2=0.999", "nearest: adam_beta2=0.996, or fp32"],
         ),
+        ({"optimizer__loss_scale": 8.0}, ["optimizer.loss_scale keeps", "training.precision=bf16; remove"]),
+        (
+            {"optimizer__min_loss_scale": 8.0, "optimizer__initial_loss_scale": 4.0},
+            ["min_loss_scale=8 is above initial_loss_scale=4; nearest: 4"],
+        ),
         (
             {"parallel__overlap_param_gather": True},
             ["needs use_distributed_optimizer=true", "needs overlap_grad_reduce=true"],

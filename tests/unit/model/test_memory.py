@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from megatron_ext.config.section_optimizer import OptimizerConfig
 from megatron_ext.config.sections import (
     DataConfig,
     DatasetConfig,
     KernelsConfig,
     LaunchConfig,
     ModelConfig,
-    OptimizerConfig,
     ParallelConfig,
     RunConfig,
     TokenizerConfig,

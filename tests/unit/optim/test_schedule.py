@@ -7,7 +7,7 @@ import pytest
 import torch
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
-from megatron_ext.config.sections import OptimizerConfig
+from megatron_ext.config.section_optimizer import OptimizerConfig
 from megatron_ext.optim.schedule import corners, learning_rate
 
 transformers = pytest.importorskip("transformers")
