@@ -71,4 +71,5 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/preprocess.py
 	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/optimizer.py

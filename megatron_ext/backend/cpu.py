@@ -34,3 +34,6 @@ class CpuBackend:
     def peak_memory_bytes(self) -> int:
         """Largest resident set (Linux counts it in KiB)."""
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
+
+    def reset_peak_memory(self) -> None:
+        """Linux keeps the largest resident set of a process for as long as it lives."""

@@ -27,3 +27,8 @@ class CudaBackend:
     def peak_memory_bytes(self) -> int:
         """Largest memory the allocator has reserved."""
         return torch.cuda.max_memory_reserved(self.device)
+
+    def reset_peak_memory(self) -> None:
+        """Empty the allocator's cache, then forget the peak."""
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(self.device)

@@ -33,6 +33,9 @@ class Backend(Protocol):
     def peak_memory_bytes(self) -> int:
         """Largest memory this process has held."""
 
+    def reset_peak_memory(self) -> None:
+        """Give back what is cached and start to look for the largest anew, where the system can."""
+
 
 def select_backend(device: str, local_rank: int, local_world_size: int) -> Backend:
     """The backend for ``device``.

@@ -14,14 +14,13 @@ launch.master_addr; mpirun, and deepspeed with launch.hostfile, are started on o
 
 import argparse
 import os
-import re
 import shlex
 import sys
 from pathlib import Path
 
 from megatron_ext.cli.plan import print_plan
 from megatron_ext.config.dump import run_to_yaml
-from megatron_ext.config.load import load_run_config
+from megatron_ext.config.load import load_run_config, split_sources
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.errors import ConfigError, LaunchError
 from megatron_ext.launch.command import LAUNCHERS, Command, Job, build_command, with_free_port
@@ -95,14 +94,9 @@ def prepare(config: RunConfig) -> Command:
 
 
 def _load(arguments: argparse.Namespace) -> RunConfig:
-    overrides = [source for source in arguments.sources if _is_override(source)]
-    files = [Path(source) for source in arguments.sources if not _is_override(source)]
+    files, overrides = split_sources(arguments.sources)
     if arguments.launcher is not None:
         overrides.append(f"launch.launcher={arguments.launcher}")
     if arguments.nproc_per_node is not None:
         overrides.append(f"launch.nproc_per_node={arguments.nproc_per_node}")
     return load_run_config(files, overrides)
-
-
-def _is_override(source: str) -> bool:
-    return re.match(r"[\w.]+=", source) is not None

@@ -42,6 +42,10 @@ VERBS: dict[str, Verb] = {
     "launch": Verb(
         "megatron_ext.cli.launch", "start a training run from YAML files, or plan it with --dry-run"
     ),
+    "estimate": Verb(
+        "megatron_ext.cli.estimate", "estimate memory and speed of a run, and rank the layouts that fit"
+    ),
+    "benchmark": Verb("megatron_ext.cli.benchmark", "time real training steps on synthetic tokens"),
     "train": Verb("megatron_ext.cli.train", "one process of a training run; launch starts as many as needed"),
     "generate": Verb("megatron_ext.cli.generate", "continue a prompt with a checkpoint"),
 }

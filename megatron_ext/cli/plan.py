@@ -6,12 +6,11 @@ from rich.table import Table
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.config.state_bytes import state_bytes
 from megatron_ext.model.flops import flops_per_token, num_parameters
-from megatron_ext.model.memory import GIB, estimate, estimate_stage, stage_parameters
+from megatron_ext.model.memory import GIB, USABLE_PART, estimate, estimate_stage, stage_parameters
 from megatron_ext.optim.schedule import corners, learning_rate
 
-# What CUDA leaves of a card's memory for a process, and what the estimate says that it does not count.
+# What CUDA leaves of a card's memory for a process.
 CARDS_GIB = {"24 GB": 23.6, "40 GB": 39.4, "48 GB": 47.4, "80 GB": 79.2, "141 GB": 139.8, "192 GB": 178.0}
-NOT_COUNTED_GIB = 4.0
 
 SCHEDULE_ROWS = 12
 SCHEDULE_BAR = 24
@@ -27,7 +26,7 @@ def print_plan(run: RunConfig) -> None:
 def _summary(run: RunConfig) -> Table:
     launch, parallel, training = run.launch, run.parallel, run.training
     data, context = run.data_parallel_size, parallel.context_parallel_size
-    table = _table(f"run {run.name}", "", "")
+    table = table_of(f"run {run.name}", "", "")
     states = state_bytes(run)
     flops = flops_per_token(run.model, training.seq_length, causal=False)
     total_tokens = training.train_samples * training.seq_length
@@ -68,7 +67,7 @@ def _stages(run: RunConfig) -> Table:
     stages = run.parallel.pipeline_model_parallel_size
     layers = run.parallel.chunk_layers(run.model.num_layers)
     ranks = run.launch.world_size // stages
-    table = _table(
+    table = table_of(
         "pipeline stages", "stage", "ranks", "layers", "also", "parameters a rank", "memory a rank"
     )
     for stage in range(stages):
@@ -88,7 +87,7 @@ def _stages(run: RunConfig) -> Table:
 def _groups(run: RunConfig) -> Table:
     tensor, stages = run.parallel.tensor_model_parallel_size, run.parallel.pipeline_model_parallel_size
     context, data, world = run.parallel.context_parallel_size, run.data_parallel_size, run.launch.world_size
-    table = _table("groups of ranks", "group", "how many", "size", "shares", "the first one")
+    table = table_of("groups of ranks", "group", "how many", "size", "shares", "the first one")
     for name, size, stride, shares in (
         ("tensor", tensor, 1, "every layer"),
         ("context", context, tensor, "every sequence"),
@@ -102,16 +101,16 @@ def _groups(run: RunConfig) -> Table:
 
 def _memory(run: RunConfig) -> Table:
     fullest = estimate(run)
-    table = _table(f"memory of a rank of stage {fullest.stage}, the fullest", "", "")
+    table = table_of(f"memory of a rank of stage {fullest.stage}, the fullest", "", "")
     for name, amount in fullest.rows():
         table.add_row(name, amount)
     if run.device != "cpu":
-        needed = fullest.total / GIB + NOT_COUNTED_GIB
+        needed = fullest.total / GIB / USABLE_PART
         fitting = next((card for card, size in CARDS_GIB.items() if size >= needed), None)
         answer = (
             f"{fitting} and more" if fitting else "none of one GPU: split the model further, or recompute"
         )
-        table.add_row(f"cards that hold it, with {NOT_COUNTED_GIB:g} GiB for CUDA and buffers", answer)
+        table.add_row(f"cards that hold it, {1 - USABLE_PART:.0%} left to fragmentation", answer)
     return table
 
 
@@ -121,7 +120,7 @@ def _schedule(run: RunConfig) -> Table:
     even = (1 + (training.train_iters - 1) * row // (SCHEDULE_ROWS - 1) for row in range(SCHEDULE_ROWS))
     steps = sorted({*even, *corners(optimizer, training.train_iters)})
     rates = [learning_rate(optimizer, training.train_iters, step) for step in steps]
-    table = _table(
+    table = table_of(
         f"learning rate ({optimizer.lr_decay_style})", "step", "samples before it", "batch", "rate", ""
     )
     for step, rate in zip(steps, rates, strict=True):
@@ -133,7 +132,8 @@ def _schedule(run: RunConfig) -> Table:
     return table
 
 
-def _table(title: str, *columns: str) -> Table:
+def table_of(title: str, *columns: str) -> Table:
+    """An empty table; without columns' names it has no header."""
     table = Table(title=title, title_justify="left", show_header=any(columns))
     for column in columns:
         table.add_column(column)

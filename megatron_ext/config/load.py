@@ -44,6 +44,16 @@ def load_run_config(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Run
     return run
 
 
+def split_sources(sources: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Files and overrides of a command line that mixes both."""
+    files = [Path(source) for source in sources if not _is_override(source)]
+    return files, [source for source in sources if _is_override(source)]
+
+
+def _is_override(source: str) -> bool:
+    return re.match(r"[\w.]+=", source) is not None
+
+
 def _validate(tree: Entry) -> tuple[RunConfig, list[str]]:
     """The run and what is wrong with single values; a section with such a value cannot be read by rules."""
     plain = tree.plain()

@@ -121,6 +121,14 @@ class KernelsConfig(Section):
     attention_backend: Literal["auto", "flash4", "flash3", "flash2", "cudnn", "sdpa_flash", "torch"] = Field(
         default="auto", description="auto: the fastest that is installed and fits dtype, head size and device"
     )
+    fused: Literal["auto"] | bool = Field(
+        default="auto",
+        description="Triton kernels for all but products and attention; auto: on GPUs with Triton",
+    )
+    loss_chunk_tokens: PositiveInt | None = Field(
+        default=None,
+        description="with fused: tokens whose logits exist at a time, computed twice; default: all, computed once",
+    )
 
 
 class TokenizerConfig(Section):

@@ -1,28 +1,33 @@
 """Memory that training takes on the fullest device, by closed formulas. No torch here.
 
-States follow mixed-precision Adam as in ZeRO (Rajbhandari et al., arXiv 1910.02054, section 3.1) with fp32
-main gradients. Activations follow Korthikanti et al. (arXiv 2205.05198), section 4, adapted to this model:
-attention that keeps no score matrix (flash attention), no dropout, RMSNorm, SwiGLU and grouped KV heads.
-
-Not counted: the CUDA context and libraries, communication buffers, workspaces and fragmentation (a few GiB).
-The formulas assume kernels that keep their inputs only; composed from plain operations, SwiGLU keeps more.
+States are those of ``config/state_bytes.py``, shared as in ZeRO (Rajbhandari et al., arXiv 1910.02054, section 3.1);
+activations are in ``activations.py``. CUDA, its libraries and NCCL take a constant, fragmentation a part of the card.
 """
 
 from dataclasses import dataclass
 
 from megatron_ext.config.sections import ModelConfig, ParallelConfig, RunConfig
+from megatron_ext.config.state_bytes import state_bytes
+from megatron_ext.model.activations import (
+    ACTIVATION_BYTES,
+    activation_bytes,
+    kernels_of,
+    sequence_shards,
+    tokens_per_device,
+)
 from megatron_ext.model.flops import matrix_parameters_per_layer
 
 MIB = 2**20
 GIB = 2**30
 
-# Bytes per weight. bf16: bf16 weight, fp32 main gradient, fp32 master weight with two fp32 moments.
-# fp32: the weight is its own master.
-WEIGHT_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
-GRADIENT_BYTES = {"bf16": 4, "fp16": 4, "fp32": 4}
-OPTIMIZER_BYTES = {"bf16": 12, "fp16": 12, "fp32": 8}
-ACTIVATION_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
-LOGIT_BYTES = 4  # the cross entropy works in fp32 and keeps its softmax in place of the logits
+# CUDA context, loaded kernels, cuBLAS workspaces and NCCL's buffers: 2 to 3 GiB on A100 and H100, as nvidia-smi shows
+# beside what torch has reserved.
+FRAMEWORK_BYTES = int(2.5 * GIB)
+# What fragmentation leaves of a card: torch's allocator reserves up to a twentieth more than it hands out.
+USABLE_PART = 0.95
+# megatron-core's cross entropy keeps its softmax in fp32; the logits, or the gradient that leaves, lie beside it.
+SOFTMAX_BYTES = 4
+PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers", "framework")
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,9 @@ class MemoryEstimate:
         gradients: the buffer that gradients are accumulated in.
         optimizer: master weights and both moments of Adam.
         activations: what the forward pass keeps for the backward pass, over all micro-batches in flight.
-        logits: fp32 logits of one micro-batch; only the last stage has any.
+        logits: of one micro-batch, with their softmax; only the last stage has any.
+        buffers: gradients of the activations of the layer that the backward pass is at.
+        framework: CUDA, its libraries, NCCL; nothing on a CPU.
     """
 
     stage: int
@@ -46,17 +53,18 @@ class MemoryEstimate:
     optimizer: int
     activations: int
     logits: int
+    buffers: int = 0
+    framework: int = 0
 
     @property
     def total(self) -> int:
         """Sum of all parts, in bytes."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+        return sum(int(getattr(self, part)) for part in PARTS)
 
     def rows(self) -> list[tuple[str, str]]:
         """The estimate as (name, amount) rows of a table, the total last; one unit for all."""
-        parts = ("weights", "gradients", "optimizer", "activations", "logits", "total")
         unit, size = ("GiB", GIB) if self.total >= GIB else ("MiB", MIB)
-        return [(part, f"{getattr(self, part) / size:,.2f} {unit}") for part in parts]
+        return [(part, f"{getattr(self, part) / size:,.2f} {unit}") for part in (*PARTS, "total")]
 
 
 def estimate(run: RunConfig) -> MemoryEstimate:
@@ -67,18 +75,27 @@ def estimate(run: RunConfig) -> MemoryEstimate:
 
 def estimate_stage(run: RunConfig, stage: int) -> MemoryEstimate:
     """Memory of one device of pipeline stage ``stage``, counted from 0."""
-    precision = run.training.precision
+    states = state_bytes(run)
     parameters = stage_parameters(run.model, run.parallel, stage)
-    optimizer_shards = run.data_parallel_size if run.parallel.use_distributed_optimizer else 1
+    shards = optimizer_shards(run)
     return MemoryEstimate(
         stage=stage,
         parameters=parameters,
-        weights=parameters * WEIGHT_BYTES[precision],
-        gradients=parameters * GRADIENT_BYTES[precision],
-        optimizer=_ceil_div(parameters * OPTIMIZER_BYTES[precision], optimizer_shards),
-        activations=_activation_bytes(run, stage),
+        weights=parameters * states.weight,
+        gradients=parameters * states.gradient,
+        optimizer=_ceil_div(parameters * states.optimizer, shards),
+        activations=activation_bytes(run, stage),
         logits=_logit_bytes(run) if _is_last(run.parallel, stage) else 0,
+        buffers=_buffer_bytes(run),
+        framework=0 if run.device == "cpu" else FRAMEWORK_BYTES,
     )
+
+
+def optimizer_shards(run: RunConfig) -> int:
+    """Devices that share the optimizer's state of the same weights."""
+    if not run.parallel.use_distributed_optimizer:
+        return 1
+    return run.data_parallel_size * run.parallel.context_parallel_size
 
 
 def stage_parameters(model: ModelConfig, parallel: ParallelConfig, stage: int) -> int:
@@ -88,7 +105,7 @@ def stage_parameters(model: ModelConfig, parallel: ParallelConfig, stage: int) -
     stage than the embedding is a copy of it.
     """
     tensor, pipeline = parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size
-    layers = _ceil_div(model.num_layers, pipeline)
+    layers = parallel.stage_layers(model.num_layers)[stage]
     table = _ceil_div(model.vocab_size, tensor) * model.hidden_size
     weights = layers * (_ceil_div(matrix_parameters_per_layer(model), tensor) + 2 * model.hidden_size)
     if stage == 0:
@@ -100,55 +117,24 @@ def stage_parameters(model: ModelConfig, parallel: ParallelConfig, stage: int) -
     return weights
 
 
-def activation_bytes_per_token(model: ModelConfig, parallel: ParallelConfig, precision: str) -> float:
-    """Bytes that one layer keeps of one token for the backward pass, recomputing nothing, on one device.
-
-    Tensors kept, in elements (h hidden size, q query heads * head size, k KV heads * head size, f FFN size):
-    input and output of the attention norm (2 h), queries (q), keys and values (2 k), attention output (q),
-    input and output of the MLP norm (2 h), gate and up (2 f), their SwiGLU product (f).
-    Tensor parallelism splits all but the four of size h; sequence parallelism splits those too.
-    """
-    tensor = parallel.tensor_model_parallel_size
-    query = model.num_attention_heads * model.head_size
-    key_and_value = 2 * model.query_groups * model.head_size
-    split = (2 * query + key_and_value + 3 * model.ffn_hidden_size) / tensor
-    around_norms = 4 * model.hidden_size / _sequence_shards(parallel)
-    return (split + around_norms) * ACTIVATION_BYTES[precision]
-
-
-def checkpoint_bytes_per_token(model: ModelConfig, parallel: ParallelConfig, precision: str) -> float:
-    """Bytes that one layer keeps of one token under full recomputation, on one device: the layer's input."""
-    return model.hidden_size / _sequence_shards(parallel) * ACTIVATION_BYTES[precision]
-
-
-def microbatches_in_flight(run: RunConfig, stage: int) -> int:
-    """Micro-batches whose activations a stage holds at once under 1F1B: one more for each stage behind it."""
-    return min(run.num_microbatches, run.parallel.pipeline_model_parallel_size - stage)
-
-
-def _activation_bytes(run: RunConfig, stage: int) -> int:
-    model, parallel, precision = run.model, run.parallel, run.training.precision
-    tokens = run.training.micro_batch_size * run.training.seq_length
-    layers = _ceil_div(model.num_layers, parallel.pipeline_model_parallel_size)
-    whole_layer = activation_bytes_per_token(model, parallel, precision)
-    if parallel.recompute_granularity == "full":
-        kept = layers * checkpoint_bytes_per_token(model, parallel, precision)
-        working = whole_layer  # the layer that the backward pass is recomputing
-    else:
-        kept, working = layers * whole_layer, 0.0
-    head = 0.0
-    if _is_last(parallel, stage):  # input and output of the final norm (section 4.3 of the paper)
-        head = 2 * model.hidden_size / _sequence_shards(parallel) * ACTIVATION_BYTES[precision]
-    return round(tokens * (microbatches_in_flight(run, stage) * kept + working + head))
-
-
 def _logit_bytes(run: RunConfig) -> int:
-    tokens = run.training.micro_batch_size * run.training.seq_length
-    return tokens * _ceil_div(run.model.vocab_size, run.parallel.tensor_model_parallel_size) * LOGIT_BYTES
+    """Ours puts the gradient where the logits were, of a chunk of tokens if that is set; else a softmax is kept."""
+    columns = _ceil_div(run.model.vocab_size, run.parallel.tensor_model_parallel_size)
+    tokens, each = tokens_per_device(run), ACTIVATION_BYTES[run.training.precision]
+    if kernels_of(run) == "fused":
+        return round(min(tokens, run.kernels.loss_chunk_tokens or tokens) * columns * each)
+    return round(tokens * columns * (SOFTMAX_BYTES + each))
 
 
-def _sequence_shards(parallel: ParallelConfig) -> int:
-    return parallel.tensor_model_parallel_size if parallel.sequence_parallel else 1
+def _buffer_bytes(run: RunConfig) -> int:
+    """Gradients of gate, up and their product, of the layer's output and of the residual: the widest moment."""
+    model, parallel = run.model, run.parallel
+    split = 3 * model.ffn_hidden_size / parallel.tensor_model_parallel_size
+    around = 2 * model.hidden_size / sequence_shards(parallel)
+    gathered = model.hidden_size if parallel.sequence_parallel else 0  # the norm's output, gathered again
+    return round(
+        tokens_per_device(run) * (split + around + gathered) * ACTIVATION_BYTES[run.training.precision]
+    )
 
 
 def _is_last(parallel: ParallelConfig, stage: int) -> bool:

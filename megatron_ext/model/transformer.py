@@ -6,23 +6,21 @@ import torch
 from megatron.core import parallel_state
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.models.gpt import GPTModel
-from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
-from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
+from megatron.core.transformer.attention import SelfAttentionSubmodules
 from megatron.core.transformer.enums import AttnMaskType
-from megatron.core.transformer.mlp import MLP, MLPSubmodules
 from megatron.core.transformer.module import Float16Module
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
-from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
+from megatron.core.transformer.transformer_layer import TransformerLayerSubmodules
 
 from megatron_ext.config.sections import ParallelConfig, RunConfig
 from megatron_ext.kernels.attention.base import AttentionBackend, AttentionNeeds
 from megatron_ext.kernels.attention.choice import choose_attention
 from megatron_ext.kernels.attention.context_parallel import ContextParallelAttention
 from megatron_ext.kernels.attention.core import DotProductAttention
-from megatron_ext.kernels.rms_norm import RMSNorm
 from megatron_ext.kernels.weight_gradient import install_weight_gradient_accumulation
+from megatron_ext.model.modules import PLAIN_MODULES, LayerModules, choose_modules
 from megatron_ext.model.vocabulary import mask_padded_logits, padded_vocab_size
 
 PARAMS_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -121,37 +119,27 @@ def attention_backend(run: RunConfig, config: TransformerConfig) -> AttentionBac
     return choose_attention(run.kernels.attention_backend, needs)
 
 
-def linear_layers(*, fp8: bool) -> tuple[type, type]:
-    """The layers that split their output and their input; megatron-core knows FP8 in Transformer Engine's only."""
-    if not fp8:
-        return ColumnParallelLinear, RowParallelLinear
-    from megatron.core.extensions.transformer_engine import (  # noqa: PLC0415 - an optional package
-        TEColumnParallelLinear,
-        TERowParallelLinear,
-    )
-
-    return TEColumnParallelLinear, TERowParallelLinear
-
-
-def layer_spec(backend: AttentionBackend, *, context_parallel: bool = False, fp8: bool = False) -> ModuleSpec:
+def layer_spec(
+    backend: AttentionBackend, modules: LayerModules = PLAIN_MODULES, *, context_parallel: bool = False
+) -> ModuleSpec:
     """One decoder layer: RMSNorm, attention with RoPE, RMSNorm, SwiGLU; no biases."""
-    column, row = linear_layers(fp8=fp8)
     core = ContextParallelAttention if context_parallel else DotProductAttention
     core_attention = ModuleSpec(module=core, params={"backend": backend})
     attention = ModuleSpec(
-        module=SelfAttention,
+        module=modules.attention,
         params={"attn_mask_type": AttnMaskType.causal},
-        submodules=SelfAttentionSubmodules(linear_qkv=column, core_attention=core_attention, linear_proj=row),
+        submodules=SelfAttentionSubmodules(
+            linear_qkv=modules.column, core_attention=core_attention, linear_proj=modules.row
+        ),
     )
-    mlp = ModuleSpec(module=MLP, submodules=MLPSubmodules(linear_fc1=column, linear_fc2=row))
     return ModuleSpec(
-        module=TransformerLayer,
+        module=modules.layer,
         submodules=TransformerLayerSubmodules(
-            input_layernorm=RMSNorm,
+            input_layernorm=modules.norm,
             self_attention=attention,
             self_attn_bda=get_bias_dropout_add,
-            pre_mlp_layernorm=RMSNorm,
-            mlp=mlp,
+            pre_mlp_layernorm=modules.norm,
+            mlp=modules.mlp,
             mlp_bda=get_bias_dropout_add,
             sharded_state_dict_keys_map=CANONICAL_NORM_NAMES,
         ),
@@ -169,13 +157,14 @@ def build_model(run: RunConfig, config: TransformerConfig) -> list[GPTModel]:
 def _build_chunk(run: RunConfig, config: TransformerConfig, chunk: int | None) -> GPTModel:
     """The layers of a stage, with what comes before the first of all or after the last."""
     layers_here = get_num_layers_to_build(config, chunk, parallel_state.get_pipeline_model_parallel_rank())
-    layer = layer_spec(
-        attention_backend(run, config),
-        context_parallel=config.context_parallel_size > 1,
-        fp8=config.fp8 is not None,
+    modules = choose_modules(
+        run.kernels.fused, on_cpu=config.use_cpu_initialization, fp8=config.fp8 is not None
     )
-    block = TransformerBlockSubmodules(layer_specs=[layer] * layers_here, layer_norm=RMSNorm)
-    model = GPTModel(
+    layer = layer_spec(
+        attention_backend(run, config), modules, context_parallel=config.context_parallel_size > 1
+    )
+    block = TransformerBlockSubmodules(layer_specs=[layer] * layers_here, layer_norm=modules.norm)
+    model = modules.model(
         config,
         block,
         padded_vocab_size(run.model.vocab_size, config.tensor_model_parallel_size),
@@ -188,7 +177,10 @@ def _build_chunk(run: RunConfig, config: TransformerConfig, chunk: int | None) -
         rotary_base=run.model.rotary_base,
         vp_stage=chunk,
     )
-    mask_padded_logits(model, run.model.vocab_size)
+    if modules.model is GPTModel:
+        mask_padded_logits(model, run.model.vocab_size)
+    else:
+        model.set_loss(run.model.vocab_size, run.kernels.loss_chunk_tokens)
     return model
 
 

@@ -12,6 +12,11 @@ def padded_vocab_size(vocab_size: int, tensor_model_parallel_size: int) -> int:
     return -(-vocab_size // tensor_model_parallel_size) * tensor_model_parallel_size
 
 
+def real_columns(first: int, columns: int, vocab_size: int) -> int:
+    """How many of ``columns`` columns from number ``first`` on stand for a token; padding is at the end."""
+    return max(0, min(columns, vocab_size - first))
+
+
 def mask_padded_logits(model: GPTModel, vocab_size: int) -> None:
     """Keep padding rows out of the softmax, or every loss would depend on the tensor-parallel size.
 
@@ -20,7 +25,7 @@ def mask_padded_logits(model: GPTModel, vocab_size: int) -> None:
     if not model.post_process or model.vocab_size == vocab_size:
         return
     columns_here = model.output_layer.output_size_per_partition
-    real = max(0, min(columns_here, vocab_size - get_tensor_model_parallel_rank() * columns_here))
+    real = real_columns(get_tensor_model_parallel_rank() * columns_here, columns_here, vocab_size)
 
     def mask(_layer: Any, _inputs: Any, output: tuple[torch.Tensor, Any]) -> tuple[torch.Tensor, Any]:
         logits, bias = output

@@ -2,12 +2,17 @@
 
 import dataclasses
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
+from megatron.core.distributed import DistributedDataParallel
+from megatron.core.models.gpt import GPTModel
+from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megatron_ext.backend.device import Backend, select_backend
 from megatron_ext.config.sections import ParallelConfig, RunConfig
@@ -32,6 +37,7 @@ OPTIONAL_PACKAGES = {"Transformer Engine": "transformer_engine", "apex": "apex"}
 
 logger = get_logger(__name__)
 
+ModelBuilder = Callable[[RunConfig, TransformerConfig], list[GPTModel]]
 STAGE_SEED_STEP = 100
 """Between the seeds of two pipeline stages, or their layers would start from the same random weights."""
 
@@ -47,15 +53,7 @@ def build_run(config: RunConfig, environment: ProcessEnvironment) -> Run:
     _announce(backend)
     start_processes(config, environment, backend)
 
-    megatron_config = transformer_config(config, fused_kernels=backend.fused_kernels)
-    bare_model = to_training_precision(build_model(config, megatron_config), megatron_config, backend.device)
-    model = wrap_data_parallel(config, megatron_config, bare_model)
-    for chunk in model:
-        chunk.broadcast_params()
-        chunk.train()
-    optimizer = build_optimizer(config, model)
-    connect_schedule(model, optimizer)
-
+    model, optimizer = build_trainable(config, backend)
     start = load_start(inputs.start, model, optimizer)
     train_loader, validation_loader = _loaders(config, inputs)
     return Run(
@@ -72,6 +70,29 @@ def build_run(config: RunConfig, environment: ProcessEnvironment) -> Run:
         sinks=_sinks(config, environment, start),
         hooks=build_hooks(config, backend, inputs.datasets),
     )
+
+
+def build_trainable(
+    config: RunConfig,
+    backend: Backend,
+    build: ModelBuilder = build_model,
+) -> tuple[list[DistributedDataParallel], MegatronOptimizer]:
+    """This process's part of the model with random weights, and its optimizer, ready for ``train_step``.
+
+    Args:
+        config: the checked run.
+        backend: the device, started.
+        build: makes the bare model; another than ours is measured beside it.
+    """
+    megatron_config = transformer_config(config, fused_kernels=backend.fused_kernels)
+    bare_model = to_training_precision(build(config, megatron_config), megatron_config, backend.device)
+    model = wrap_data_parallel(config, megatron_config, bare_model)
+    for chunk in model:
+        chunk.broadcast_params()
+        chunk.train()
+    optimizer = build_optimizer(config, model)
+    connect_schedule(model, optimizer)
+    return model, optimizer
 
 
 def _announce(backend: Backend) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from megatron.core import parallel_state
-from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
+from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.utils import get_model_config
@@ -16,8 +16,10 @@ from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.loader import MicroBatch
 from megatron_ext.kernels.attention.context_parallel import own_chunks
 from megatron_ext.kernels.attention.documents import Documents
+from megatron_ext.observe.profile import update_mark
 from megatron_ext.optim.optimizer import set_learning_rate, step
 from megatron_ext.optim.schedule import learning_rate
+from megatron_ext.train.gradients import finalize_gradients
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +43,7 @@ class StepOutcome:
 def connect_schedule(model: list[DistributedDataParallel], optimizer: MegatronOptimizer) -> None:
     """Tell megatron-core's schedule how gradients are scaled, reduced and overlapped."""
     config, settings = get_model_config(model[0]), model[0].ddp_config
-    config.finalize_model_grads_func = finalize_model_grads
+    config.finalize_model_grads_func = finalize_gradients
     config.grad_scale_func = optimizer.scale_loss
     interleaved = len(model) > 1  # then the schedule takes one function for each chunk, else one alone
     if settings.overlap_grad_reduce:
@@ -73,7 +75,8 @@ def train_step(
         chunk.zero_grad_buffer()
     optimizer.zero_grad()
     reports = _run_schedule(model, micro_batches, _training_loss, forward_only=False)
-    update = step(optimizer, config.optimizer.clip_grad)
+    with update_mark():
+        update = step(optimizer, config.optimizer.clip_grad)
     loss = torch.stack(reports).sum(dim=0) if reports and reports_loss() else None
     return StepOutcome(_zeros(model, 2) if loss is None else loss, update.grad_norm, rate, not update.applied)
 
@@ -166,7 +169,9 @@ def _zeros(model: list[DistributedDataParallel], *shape: int) -> torch.Tensor:
 
 
 def _transfer(array: Any, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(array).to(device, non_blocking=True)
+    host = torch.from_numpy(array)
+    # From pageable memory a copy of more than 64 KiB would wait for all that is queued.
+    return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
 
 
 def _training_loss(
@@ -175,7 +180,7 @@ def _training_loss(
     """Σ loss (differentiated), number of tokens, and the report of both, from the loss of each token [rows, seq]."""
     losses = losses.float() if loss_mask is None else losses.float() * loss_mask
     loss_sum = losses.sum()
-    num_tokens = losses.new_tensor(losses.numel()) if loss_mask is None else loss_mask.sum()
+    num_tokens = losses.new_full((), losses.numel()) if loss_mask is None else loss_mask.sum()
     report = torch.stack([loss_sum.detach().double(), num_tokens.double()])
     return loss_sum, num_tokens.to(torch.int32), report
 

@@ -1,0 +1,202 @@
+"""Rotary position embedding in Triton, from the packed output of the qkv projection to q, k and v (arXiv 2104.09864).
+
+One kernel reads the projection once and writes three contiguous tensors, as attention kernels want them; one packs
+their gradients and turns them back. A head's halves are its pairs, as in Llama: (i, i + head_size / 2). Sines are
+computed where they are used, in fp32, so no table is kept; megatron-core's plain path rounds them to bf16.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from megatron_ext.kernels.fused.checks import check
+
+HEADS_PER_PROGRAM = 16
+
+
+@triton.jit
+def _destinations(
+    packed_head: tl.tensor, heads_per_group: tl.tensor
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Group of each packed head, its place in the group, and its number among the query heads."""
+    group = packed_head // (heads_per_group + 2)
+    place = packed_head % (heads_per_group + 2)
+    return group, place, group * heads_per_group + place
+
+
+@triton.jit
+def _rotation(
+    angles: tl.tensor, position: tl.tensor, half: tl.tensor, size: tl.tensor, turned: tl.tensor
+) -> tuple[tl.tensor, tl.tensor]:
+    """Cosine and sine of each pair at a position for the heads that are turned; 1 and 0 for values."""
+    angle = tl.load(angles + position * size + half, mask=half < size // 2, other=0.0)
+    cosine = tl.where(turned[:, None], tl.cos(angle)[None, :], 1.0)
+    sine = tl.where(turned[:, None], tl.sin(angle)[None, :], 0.0)
+    return cosine, sine
+
+
+@triton.jit
+def _forward_kernel(
+    packed: tl.tensor,
+    angles: tl.tensor,
+    query: tl.tensor,
+    key: tl.tensor,
+    value: tl.tensor,
+    batch: tl.tensor,
+    groups: tl.tensor,
+    heads_per_group: tl.tensor,
+    size: tl.tensor,
+    HEADS: tl.constexpr,
+    HALF: tl.constexpr,
+) -> None:
+    token = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
+    half = tl.arange(0, HALF)
+    heads = groups * (heads_per_group + 2)
+    group, place, query_head = _destinations(head, heads_per_group)
+    inside = (head < heads)[:, None] & (half < size // 2)[None, :]
+    source = packed + (token * heads + head[:, None]) * size + half[None, :]
+    first = tl.load(source, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(source + size // 2, mask=inside, other=0.0).to(tl.float32)
+    cosine, sine = _rotation(angles, token // batch, half, size, place <= heads_per_group)
+    kind = packed.dtype.element_ty
+    turned_first = (first * cosine - second * sine).to(kind)
+    turned_second = (second * cosine + first * sine).to(kind)
+
+    target = query + (token * groups * heads_per_group + query_head[:, None]) * size + half[None, :]
+    chosen = inside & (place < heads_per_group)[:, None]
+    tl.store(target, turned_first, mask=chosen)
+    tl.store(target + size // 2, turned_second, mask=chosen)
+    offset = (token * groups + group[:, None]) * size + half[None, :]
+    chosen = inside & (place == heads_per_group)[:, None]
+    tl.store(key + offset, turned_first, mask=chosen)
+    tl.store(key + offset + size // 2, turned_second, mask=chosen)
+    chosen = inside & (place == heads_per_group + 1)[:, None]
+    tl.store(value + offset, turned_first, mask=chosen)
+    tl.store(value + offset + size // 2, turned_second, mask=chosen)
+
+
+@triton.jit
+def _offset(
+    token: tl.tensor, batch: tl.tensor, head: tl.tensor, half: tl.tensor, strides: tl.tensor
+) -> tl.tensor:
+    """Of [heads, half] values of a token in [seq, batch, heads, head_size] with these strides of the first three."""
+    place = (token // batch) * strides[0] + (token % batch) * strides[1]
+    return place + head[:, None].to(tl.int64) * strides[2] + half[None, :]
+
+
+@triton.jit
+def _load_halves(source: tl.tensor, size: tl.tensor, chosen: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
+    first = tl.load(source, mask=chosen, other=0.0).to(tl.float32)
+    second = tl.load(source + size // 2, mask=chosen, other=0.0).to(tl.float32)
+    return first, second
+
+
+@triton.jit
+def _backward_kernel(
+    grad_query: tl.tensor,
+    grad_key: tl.tensor,
+    grad_value: tl.tensor,
+    angles: tl.tensor,
+    grad_packed: tl.tensor,
+    query_strides: tl.tensor,
+    key_strides: tl.tensor,
+    value_strides: tl.tensor,
+    batch: tl.tensor,
+    groups: tl.tensor,
+    heads_per_group: tl.tensor,
+    size: tl.tensor,
+    HEADS: tl.constexpr,
+    HALF: tl.constexpr,
+) -> None:
+    token = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
+    half = tl.arange(0, HALF)
+    heads = groups * (heads_per_group + 2)
+    group, place, query_head = _destinations(head, heads_per_group)
+    inside = (head < heads)[:, None] & (half < size // 2)[None, :]
+    # Each head has one source; the other two give zeros.
+    source = grad_query + _offset(token, batch, query_head, half, query_strides)
+    q1, q2 = _load_halves(source, size, inside & (place < heads_per_group)[:, None])
+    source = grad_key + _offset(token, batch, group, half, key_strides)
+    k1, k2 = _load_halves(source, size, inside & (place == heads_per_group)[:, None])
+    source = grad_value + _offset(token, batch, group, half, value_strides)
+    v1, v2 = _load_halves(source, size, inside & (place == heads_per_group + 1)[:, None])
+    first = q1 + k1 + v1
+    second = q2 + k2 + v2
+    cosine, sine = _rotation(angles, token // batch, half, size, place <= heads_per_group)
+    target = grad_packed + (token * heads + head[:, None]) * size + half[None, :]
+    kind = grad_packed.dtype.element_ty
+    tl.store(target, (first * cosine + second * sine).to(kind), mask=inside)
+    tl.store(target + size // 2, (second * cosine - first * sine).to(kind), mask=inside)
+
+
+def _launch(
+    kernel: Any, *arguments: Any, packed: torch.Tensor, groups: int, heads_per_group: int, size: int
+) -> None:
+    seq_length, batch = packed.shape[:2]
+    blocks = triton.cdiv(groups * (heads_per_group + 2), HEADS_PER_PROGRAM)
+    kernel[(seq_length * batch, blocks)](
+        *arguments, batch, groups, heads_per_group, size,
+        HEADS=HEADS_PER_PROGRAM, HALF=triton.next_power_of_2(size // 2), num_warps=4,
+    )  # fmt: skip
+
+
+class _PackedRope(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, packed: torch.Tensor, angles: torch.Tensor, groups: int, heads_per_group: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        size = packed.size(-1) // (groups * (heads_per_group + 2))
+        query = packed.new_empty(*packed.shape[:2], groups * heads_per_group, size)
+        key = packed.new_empty(*packed.shape[:2], groups, size)
+        value = torch.empty_like(key)
+        ctx.save_for_backward(angles)
+        ctx.shape = {"groups": groups, "heads_per_group": heads_per_group, "size": size}
+        _launch(_forward_kernel, packed, angles, query, key, value, packed=packed, **ctx.shape)
+        return query, key, value
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad_query: torch.Tensor, grad_key: torch.Tensor, grad_value: torch.Tensor
+    ) -> tuple[torch.Tensor, None, None, None]:
+        (angles,) = ctx.saved_tensors
+        heads = ctx.shape["groups"] * (ctx.shape["heads_per_group"] + 2)
+        grad = grad_query.new_empty(*grad_query.shape[:2], heads * ctx.shape["size"])
+        # Attention kernels give them in layouts of their own; a copy would cost as much as the rotation.
+        parts = [
+            one if one.stride(-1) == 1 else one.contiguous() for one in (grad_query, grad_key, grad_value)
+        ]
+        strides = [one.stride()[:-1] for one in parts]
+        _launch(_backward_kernel, *parts, angles, grad, *strides, packed=grad, **ctx.shape)
+        return grad, None, None, None
+
+
+def rope_packed(
+    packed: torch.Tensor, angles: torch.Tensor, groups: int, heads_per_group: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Split the qkv projection's output and turn queries and keys by their positions.
+
+    Args:
+        packed: [seq, batch, groups × (heads_per_group + 2) × head_size]: each group's queries, its key, its value;
+            head_size is even.
+        angles: fp32 [seq, ..., head_size], as megatron-core's RotaryEmbedding makes them; the first half is read.
+        groups: KV heads here.
+        heads_per_group: query heads of each.
+
+    Returns:
+        Queries [seq, batch, groups × heads_per_group, head_size], keys and values [seq, batch, groups, head_size].
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    size, left = divmod(packed.size(-1), groups * (heads_per_group + 2))
+    check(fits=left == 0 and size % 2 == 0, what=f"{packed.size(-1)} columns are not heads of an even size")
+    fits = angles.size(0) == packed.size(0) and angles.numel() == angles.size(0) * size
+    check(fits=fits, what=f"angles {tuple(angles.shape)} for {packed.size(0)} positions and heads of {size}")
+    query, key, value = _PackedRope.apply(  # type: ignore[no-untyped-call]
+        packed.contiguous(), angles.contiguous(), groups, heads_per_group
+    )
+    return query, key, value

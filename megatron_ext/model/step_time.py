@@ -1,0 +1,160 @@
+"""Seconds of one optimizer step, by where they go, and the tokens/s that follow. No torch here.
+
+Left out: the input pipeline, checkpoints, stragglers, and launches, which large kernels outlast.
+"""
+
+from dataclasses import dataclass, fields
+
+from megatron_ext.config.sections import RunConfig
+from megatron_ext.config.state_bytes import StateBytes, state_bytes
+from megatron_ext.model.activations import layers_per_chunk, recomputed_layers
+from megatron_ext.model.communication import (
+    context_parallel_seconds,
+    data_parallel_seconds,
+    pipeline_seconds,
+    tensor_parallel_seconds,
+)
+from megatron_ext.model.flops import flops_per_token
+from megatron_ext.model.hardware import Gpu
+from megatron_ext.model.memory import optimizer_shards, stage_parameters
+from megatron_ext.model.roofline import (
+    LayerWork,
+    Work,
+    accumulation_seconds,
+    head_work,
+    layer_work,
+    memory_seconds,
+)
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of one step on a device of the slowest pipeline stage; communication is what nothing hides.
+
+    Attributes:
+        gemm: matrix products, forward and backward.
+        attention: likewise.
+        elementwise: norms, RoPE, SwiGLU, residuals, cross entropy, adding up gradients.
+        recompute: forward work that is done again.
+        tensor, context, pipeline, data: communication of each kind of parallelism.
+        bubble: waiting for other stages to fill and drain.
+        optimizer: gradient norm and update.
+    """
+
+    gemm: float
+    attention: float
+    elementwise: float
+    recompute: float
+    tensor: float
+    context: float
+    pipeline: float
+    data: float
+    bubble: float
+    optimizer: float
+
+    @property
+    def total(self) -> float:
+        """The whole step."""
+        return float(sum(getattr(self, field.name) for field in fields(self)))
+
+    def rows(self) -> list[tuple[str, float]]:
+        """(part, seconds), those that take any."""
+        return [(field.name, value) for field in fields(self) if (value := getattr(self, field.name)) > 0]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a step time means: tokens/s of one GPU, and the part of the peak in both conventions."""
+
+    tokens_per_second_per_gpu: float
+    mfu: float
+    causal_mfu: float
+
+
+def step_time(run: RunConfig, gpu: Gpu) -> StepTime:
+    """Estimate one step."""
+    return _slowest_stage(run, gpu).step()
+
+
+def microbatch_seconds(run: RunConfig, gpu: Gpu) -> float:
+    """Forward and backward of one micro-batch on the slowest stage."""
+    return _slowest_stage(run, gpu).microbatch
+
+
+def speed(run: RunConfig, gpu: Gpu, seconds: float) -> Speed:
+    """Tokens/s and MFU of a step that takes ``seconds``."""
+    rate = run.training.tokens_per_iteration / seconds / run.launch.world_size
+    full, causal = (
+        rate * flops_per_token(run.model, run.training.seq_length, causal=causal) / (gpu.peak_tflops * 1e12)
+        for causal in (False, True)
+    )
+    return Speed(rate, full, causal)
+
+
+class _StageTime:
+    """The parts of one micro-batch on one stage, and of the step around them."""
+
+    def __init__(
+        self, run: RunConfig, gpu: Gpu, layer: LayerWork, head: LayerWork | None, *, stage: int
+    ) -> None:
+        self.run, self.gpu = run, gpu
+        self.virtual = virtual = run.parallel.chunks_per_stage
+        layers, again = virtual * layers_per_chunk(run, stage), virtual * recomputed_layers(run, stage)
+        head = head or LayerWork(Work(), Work(), Work(), 0.0)
+        self.states: StateBytes = state_bytes(run)
+        self.parameters = stage_parameters(run.model, run.parallel, stage)
+        straight = run.training.gradient_accumulation_fusion
+        added = accumulation_seconds(gpu, self.parameters, self.states.gradient, fused=straight)
+        self.forward = layer.forward * layers + head.forward
+        self.backward = layer.backward * layers + head.backward + Work(elementwise=added)
+        self.recompute = layer.forward.total * again + layer.recompute.total * (layers - again)
+        # Forward, tensor-parallel communication stands in the way; backward it runs beside the weights' gradients.
+        forward = tensor_parallel_seconds(run, gpu)
+        self.tensor = layers * (forward + max(0.0, forward - layer.weight_gradients)) + again * forward
+        self.context = (2 * layers + again) * context_parallel_seconds(run, gpu)
+        self.pipeline = 2 * virtual * pipeline_seconds(run, gpu)
+        work = self.forward.total + self.backward.total + self.recompute
+        self.microbatch = work + self.tensor + self.context + self.pipeline
+
+    def step(self) -> StepTime:
+        """All micro-batches, filling and draining the pipeline, data parallelism and the update."""
+        count, stages = self.run.num_microbatches, self.run.parallel.pipeline_model_parallel_size
+        work = (self.forward + self.backward) * count
+        return StepTime(
+            gemm=work.gemm,
+            attention=work.attention,
+            elementwise=work.elementwise,
+            recompute=self.recompute * count,
+            tensor=self.tensor * count,
+            context=self.context * count,
+            pipeline=self.pipeline * count,
+            data=self._data_parallel(),
+            # (p - 1) / v of a micro-batch: Narayanan et al., arXiv 2104.04473, section 2.2
+            bubble=(stages - 1) / self.virtual * self.microbatch,
+            optimizer=self._optimizer(),
+        )
+
+    def _data_parallel(self) -> float:
+        """Gradients travel behind the last backward pass, weights behind the next forward pass, where that is on."""
+        parallel = self.run.parallel
+        reduce = data_parallel_seconds(self.run, self.gpu, self.parameters, self.states.gradient)
+        gather = data_parallel_seconds(self.run, self.gpu, self.parameters, self.states.weight)
+        if not parallel.use_distributed_optimizer:
+            reduce, gather = 2 * reduce, 0.0  # one all-reduce
+        behind_backward = self.backward.total + self.recompute if parallel.overlap_grad_reduce else 0.0
+        behind_forward = self.forward.total if parallel.overlap_param_gather else 0.0
+        return max(0.0, reduce - behind_backward) + max(0.0, gather - behind_forward)
+
+    def _optimizer(self) -> float:
+        """Reads the gradient twice (its norm, the update), reads and writes its states, writes the weight."""
+        moved = 2 * self.states.gradient + 2 * self.states.optimizer + self.states.weight
+        return memory_seconds(self.gpu, self.parameters * moved / optimizer_shards(self.run))
+
+
+def _slowest_stage(run: RunConfig, gpu: Gpu) -> _StageTime:
+    last = run.parallel.pipeline_model_parallel_size - 1
+    layer, head = layer_work(run, gpu), head_work(run, gpu)
+    stages = [
+        _StageTime(run, gpu, layer, head if stage == last else None, stage=stage) for stage in {0, last}
+    ]
+    return max(stages, key=lambda one: one.microbatch)

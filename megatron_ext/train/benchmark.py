@@ -1,0 +1,158 @@
+"""Times real training steps: the same model, schedule and optimizer as a run's, on synthetic tokens."""
+
+import dataclasses
+import gc
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from megatron_ext.backend.device import Backend
+from megatron_ext.config.sections import RunConfig
+from megatron_ext.data.loader import MicroBatch
+from megatron_ext.model.flops import flops_per_token
+from megatron_ext.model.transformer import build_model
+from megatron_ext.observe.profile import profile_parts
+from megatron_ext.observe.throughput import peak_tflops
+from megatron_ext.train.setup import ModelBuilder, build_trainable
+from megatron_ext.train.step import train_step
+
+OURS = "megatron_ext"
+Step = Callable[[], object]
+SMALL = {"hidden_size": 64, "ffn_hidden_size": 128, "num_attention_heads": 4, "num_query_groups": 4}
+"""A layer whose computation takes no time to speak of: what is left is the host's work."""
+SMALL_SEQ, SMALL_VOCAB, MANY = 16, 128, 9
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """One contender's steps.
+
+    Attributes:
+        name: ours, or a peer.
+        seconds: median of a step.
+        best_seconds: shortest step.
+        tokens_per_second_per_gpu: by the median.
+        tflops: of the model, by convention of attention: ``full`` and ``causal``.
+        mfu: likewise, a part of the peak; None where the peak is not known.
+        peak_memory_bytes: most that this process held.
+        parts: seconds of one step by kind of work, under the profiler.
+    """
+
+    name: str
+    seconds: float
+    best_seconds: float
+    tokens_per_second_per_gpu: float
+    tflops: dict[str, float]
+    mfu: dict[str, float] | None
+    peak_memory_bytes: int
+    parts: dict[str, float]
+
+
+def synthetic_batches(run: RunConfig, seed: int = 0) -> list[MicroBatch]:
+    """This process's micro-batches of one step: uniformly random tokens, every label counted."""
+    training = run.training
+    random = np.random.default_rng(seed)
+    shape = (training.micro_batch_size, training.seq_length + 1)
+    dtype = np.uint16 if run.model.vocab_size <= np.iinfo(np.uint16).max else np.int32
+    owner = np.zeros(training.micro_batch_size, dtype=np.int32)
+    return [
+        MicroBatch(random.integers(0, run.model.vocab_size, shape).astype(dtype), None, None, owner)
+        for _ in range(run.num_microbatches)
+    ]
+
+
+def training_step(
+    run: RunConfig, backend: Backend, micro_batches: list[MicroBatch], build: ModelBuilder = build_model
+) -> Step:
+    """A step of training as ``train`` does it, of our model or another that ``build`` makes."""
+    model, optimizer = build_trainable(run, backend, build)
+    return lambda: train_step(run, model, optimizer, micro_batches, 1)
+
+
+def measure(
+    name: str, run: RunConfig, backend: Backend, step: Step, *, warmup: int, steps: int
+) -> Measurement:
+    """Warm up, time steps one by one, then profile one more."""
+    gc.collect()  # of the contender before
+    backend.reset_peak_memory()
+    for _ in range(warmup):
+        step()
+    seconds = [_timed(step, backend) for _ in range(steps)]
+    peak_memory = backend.peak_memory_bytes()
+    median = statistics.median(seconds)
+    rate = run.training.tokens_per_iteration / median / run.launch.world_size
+    conventions = {"full": False, "causal": True}
+    tflops = {
+        convention: rate * flops_per_token(run.model, run.training.seq_length, causal=causal) / 1e12
+        for convention, causal in conventions.items()
+    }
+    peak = run.logging.peak_tflops or peak_tflops(backend.device_name(), run.training.precision)
+    return Measurement(
+        name=name,
+        seconds=median,
+        best_seconds=min(seconds),
+        tokens_per_second_per_gpu=rate,
+        tflops=tflops,
+        mfu=None if peak is None else {convention: value / peak for convention, value in tflops.items()},
+        peak_memory_bytes=peak_memory,
+        parts=profile_parts(step, backend.synchronize),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class HostOverhead:
+    """Time to issue one micro-batch, forward and backward, whatever its size.
+
+    Attributes:
+        seconds: of the whole model.
+        seconds_per_layer: what each layer adds.
+        num_layers: of the whole model.
+    """
+
+    seconds: float
+    seconds_per_layer: float
+    num_layers: int
+
+
+def host_overhead(run: RunConfig, backend: Backend, repeats: int = 3) -> HostOverhead:
+    """Measure with shapes so small that computing them takes no time to speak of.
+
+    A step of many micro-batches less a step of one leaves forward and backward passes alone; a deep model less one of a
+    single layer leaves layers alone. Each is the best of ``repeats``.
+    """
+    deep = _issue_seconds(run, run.model.num_layers, backend, repeats)
+    shallow = _issue_seconds(run, 1, backend, repeats)
+    per_layer = (deep - shallow) / max(1, run.model.num_layers - 1)
+    return HostOverhead(deep, per_layer, run.model.num_layers)
+
+
+def _issue_seconds(run: RunConfig, num_layers: int, backend: Backend, repeats: int) -> float:
+    model = run.model.model_copy(
+        update={**SMALL, "num_layers": num_layers, "kv_channels": None, "vocab_size": SMALL_VOCAB}
+    )
+    copies = run.data_parallel_size
+    training = run.training.model_copy(
+        update={"seq_length": SMALL_SEQ, "micro_batch_size": 1, "global_batch_size": MANY * copies}
+    )
+    small = run.model_copy(update={"model": model, "training": training})
+    batches = synthetic_batches(small)
+    trained, optimizer = build_trainable(small, backend)
+
+    def seconds(count: int) -> float:
+        return min(
+            _timed(lambda: train_step(small, trained, optimizer, batches[:count], 1), backend)
+            for _ in range(repeats)
+        )
+
+    seconds(MANY)  # warms up
+    return (seconds(MANY) - seconds(1)) / (MANY - 1)
+
+
+def _timed(step: Step, backend: Backend) -> float:
+    backend.synchronize()
+    start = time.perf_counter()
+    step()
+    backend.synchronize()
+    return time.perf_counter() - start

@@ -1,0 +1,138 @@
+"""Processes of test_fused_model.py: two of them, each layout with plain operations and with Triton's kernels.
+
+Usage: fused_worker.py FOLDER. Rank r leaves how far the two are apart in FOLDER/rank{r}.pt.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+from torch.utils._python_dispatch import TorchDispatchMode
+from training_worker import Training, batch, fill, run_config
+
+from megatron_ext.backend.device import select_backend
+from megatron_ext.config.sections import RunConfig
+from megatron_ext.data.loader import MicroBatch
+from megatron_ext.kernels.attention.documents import Documents
+from megatron_ext.launch.environment import ProcessEnvironment
+from megatron_ext.model.transformer import build_model, to_training_precision, transformer_config
+from megatron_ext.train.setup import form_groups, start_processes
+from megatron_ext.train.step import _run_schedule, _training_loss
+
+VOCAB, SEQ, ROWS = 259, 8, 2
+LAYOUTS: dict[str, dict[str, dict[str, Any]]] = {
+    "TP1": {},
+    "TP2": {"parallel": {"tensor_model_parallel_size": 2}},
+    "TP2 SP, loss in chunks": {
+        "parallel": {"tensor_model_parallel_size": 2, "sequence_parallel": True},
+        "kernels": {"loss_chunk_tokens": 5},
+    },
+    "TP2, loss in chunks": {
+        "parallel": {"tensor_model_parallel_size": 2},
+        "kernels": {"loss_chunk_tokens": 7},
+    },
+    "tied, loss in chunks": {
+        "model": {"untie_embeddings_and_output_weights": False},
+        "kernels": {"loss_chunk_tokens": 16},
+    },
+    "full recompute": {"parallel": {"recompute_granularity": "full"}},
+    "attention recomputed": {"parallel": {"recompute_granularity": "selective"}},
+    "MLP recomputed": {
+        "parallel": {"recompute_granularity": "selective", "recompute_modules": ("mlp",)},
+    },
+    "documents": {"data": {"reset_attention_mask": True}},
+    "CP2": {"parallel": {"context_parallel_size": 2}},
+    "bf16": {"training": {"precision": "bf16"}},
+}
+
+
+def changed(config: RunConfig, sections: dict[str, dict[str, Any]]) -> RunConfig:
+    updates = {name: getattr(config, name).model_copy(update=values) for name, values in sections.items()}
+    return config.model_copy(update=updates)
+
+
+def losses_and_gradients(config: RunConfig) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Losses with labels, logits without, and gradients by parameter, of one micro-batch."""
+    torch.manual_seed(5)
+    model_parallel_cuda_manual_seed(5)
+    settings = transformer_config(config, fused_kernels=False)
+    (bare,) = build_model(config, settings)
+    fill(bare)
+    (model,) = to_training_precision([bare], settings, torch.device("cpu"))
+    tokens = torch.randint(VOCAB, (ROWS, SEQ + 1), generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[1.0] * SEQ, [1.0, 0.0] * (SEQ // 2)])
+    starts = Documents.on_device(np.array([0, 3, SEQ, ROWS * SEQ], np.int32), SEQ, torch.device("cpu"))
+    documents = starts if config.data.reset_attention_mask else None
+    labels = tokens[:, 1:].contiguous()
+    losses = model(tokens[:, :-1], None, None, labels=labels, packed_seq_params=documents)
+    (losses * mask).sum().backward()
+    gradients = {name: weight.grad for name, weight in bare.named_parameters()}
+    with torch.no_grad():
+        logits = model(tokens[:, :-1], None, None, packed_seq_params=documents)
+    return (type(bare).__name__, losses.detach(), logits), gradients
+
+
+def compare(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    config = changed(run_config(), sections)
+    parallel_state.destroy_model_parallel()
+    form_groups(config.parallel)
+    kernels = config.kernels
+    (plain_kind, right, right_logits), wanted = losses_and_gradients(
+        config.model_copy(update={"kernels": kernels.model_copy(update={"fused": False})})
+    )
+    (fused_kind, losses, logits), found = losses_and_gradients(
+        config.model_copy(update={"kernels": kernels.model_copy(update={"fused": True})})
+    )
+    return {
+        "kinds": (plain_kind, fused_kind),
+        "loss": float(right.mean()),
+        "losses": float((losses - right).abs().max()),
+        "logits": float((logits - right_logits).abs().max()),
+        "gradients": {
+            name: float((found[name] - grad).abs().max() / grad.abs().max()) for name, grad in wanted.items()
+        },
+    }
+
+
+class CountWaits(TorchDispatchMode):
+    """Counts what reads a value on the host: ``item``, ``tolist``, ``bool``; on a GPU each waits for all queued."""
+
+    waits = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.waits += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def waits_of_a_step(**parallel: Any) -> int:
+    """In the forward and backward passes over a global batch, and in the reduction of its gradients."""
+    training = Training(**parallel)
+    tokens, mask = batch(1)
+    rows = [MicroBatch(tokens[at : at + 2], mask[at : at + 2], None, np.zeros(2, np.int32)) for at in (0, 2)]
+    with CountWaits() as count:
+        _run_schedule(training.model, rows, _training_loss, forward_only=False)
+    return count.waits
+
+
+def main() -> None:
+    environment = ProcessEnvironment.detect()
+    backend = select_backend("cpu", environment.local_rank, environment.local_world_size)
+    start_processes(run_config(), environment, backend)
+    layouts = {name: compare(sections) for name, sections in LAYOUTS.items()}
+    waits = {
+        "DP2": waits_of_a_step(),
+        "TP2 SP": waits_of_a_step(tensor_model_parallel_size=2, sequence_parallel=True),
+        "PP2": waits_of_a_step(pipeline_model_parallel_size=2),
+    }
+    seen = {"layouts": layouts, "waits": waits}
+    torch.save(seen, Path(sys.argv[1]) / f"rank{environment.rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

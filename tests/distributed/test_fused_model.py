@@ -1,0 +1,49 @@
+"""A whole model on Triton's kernels, in its interpreter, computes what plain operations compute."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fused_worker import LAYOUTS
+
+WORKER = Path(__file__).with_name("fused_worker.py")
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """How far the two are apart in each process."""
+    folder = tmp_path_factory.mktemp("fused")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    inherited = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    done = subprocess.run(
+        [*command, str(WORKER), str(folder)],
+        env={**inherited, "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_losses_logits_and_gradients_are_equal(ranks: list[Any], layout: str) -> None:
+    losses_bound, gradients_bound = (0.1, 0.05) if layout == "bf16" else (1e-5, 1e-5)
+    for rank in ranks:
+        seen = rank["layouts"][layout]
+        assert seen["kinds"] == ("GPTModel", "FusedLossModel")
+        assert seen["loss"] > 1
+        assert seen["losses"] < losses_bound
+        assert seen["logits"] < losses_bound
+        assert seen["gradients"]
+        assert {name: error for name, error in seen["gradients"].items() if error > gradients_bound} == {}
+
+
+def test_nothing_waits_for_the_device(ranks: list[Any]) -> None:
+    for rank in ranks:
+        assert rank["waits"] == {"DP2": 0, "TP2 SP": 0, "PP2": 0}

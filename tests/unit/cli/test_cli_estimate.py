@@ -1,0 +1,42 @@
+"""`estimate`: plan, step time, ranking, comparison with published speeds."""
+
+from pathlib import Path
+
+import pytest
+
+from megatron_ext.cli.main import run_verb
+
+RUN = str(Path(__file__).parents[3] / "configs/runs/llama2_7b_256gpu.yaml")
+
+
+def test_plan_time_and_ranking(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verb("estimate", [RUN, "--gpu", "a100-80", "--top", "3"]) == 0
+    output = capsys.readouterr().out
+    for expected in (
+        "201,326,592,000",
+        "one step on a100-80, estimated",
+        "GPT-NeoX, Llemma 7B",
+        "2,272",
+        "fastest layouts on 256 × a100-80",
+        "DP256",
+    ):
+        assert expected in output
+
+
+def test_another_number_of_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verb("estimate", [RUN, "--gpu", "h200", "--gpus", "64", "--top", "1"]) == 0
+    assert "fastest layouts on 64 × h200" in capsys.readouterr().out
+    assert run_verb("estimate", [RUN, "--gpus", "12"]) == 2
+    assert "--gpus 12: up to 8, or a multiple of 8" in capsys.readouterr().err
+
+
+def test_check_needs_no_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verb("estimate", ["--check"]) == 0
+    output = capsys.readouterr().out
+    assert "KempnerForge" in output
+    assert "mean of absolute values" in output
+
+
+def test_nothing_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verb("estimate", []) == 2
+    assert capsys.readouterr().err == "error: no configuration file given\n"
