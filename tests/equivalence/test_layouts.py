@@ -122,7 +122,7 @@ def test_a_layout_changes_nothing(runs: Runs, case: Case) -> None:
     ids=lambda case: case.name,
 )
 def test_a_checkpoint_holds_the_weights_of_its_step(runs: Runs, case: Case) -> None:
-    """Where gathering is overlapped, other ranks' weights would be those of one step before, some 5 % off."""
+    """Where gathering is overlapped, other ranks' weights would be those of one step before, 2 % off."""
     one, many = (
         CanonicalReader(run.folder / "checkpoints/iter_0000010")
         for run in (runs.finished(Case("TP1")), runs.finished(case))
