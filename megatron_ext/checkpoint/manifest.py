@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from megatron_ext.config.sections import ModelConfig, NonNegativeInt, Section, TokenizerConfig
+from megatron_ext.config.section import NonNegativeInt, Section
+from megatron_ext.config.sections import ModelConfig, TokenizerConfig
 from megatron_ext.errors import CheckpointError
 from megatron_ext.utils.atomic import write_text
 
@@ -18,6 +19,7 @@ class Manifest(Section):
     """Shape of the model, position in the data, and who wrote it.
 
     Attributes:
+        skipped_iterations: those of ``iteration`` whose fp16 gradients overflowed.
         distributed_optimizer: how the optimizer's state is laid out; None without one.
         params_dtype: of the model's weights in the file; optimizer state has its own.
         tokenizer: what the run was trained with, where a run wrote the checkpoint.
@@ -29,6 +31,7 @@ class Manifest(Section):
     iteration: NonNegativeInt
     consumed_samples: NonNegativeInt
     consumed_tokens: NonNegativeInt
+    skipped_iterations: NonNegativeInt = 0
     has_optimizer: bool
     distributed_optimizer: bool | None = None
     params_dtype: DtypeName

@@ -8,7 +8,8 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from megatron_ext.config.sections import RunConfig, Section
+from megatron_ext.config.section import Section
+from megatron_ext.config.sections import RunConfig
 from megatron_ext.config.tree import Entry
 
 Location = tuple[str | int, ...]

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from megatron_ext.config.explain import explain
 from megatron_ext.config.rules import violations
-from megatron_ext.config.sections import RunConfig, Section
+from megatron_ext.config.section import Section
+from megatron_ext.config.sections import RunConfig
 from megatron_ext.config.tree import Entry, Reading, merge
 from megatron_ext.config.violation import Violation
 from megatron_ext.errors import ConfigError

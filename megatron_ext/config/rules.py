@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from megatron_ext.config.rules_data import DATA_RULES
 from megatron_ext.config.rules_model import MODEL_RULES
 from megatron_ext.config.rules_parallel import PARALLEL_RULES
+from megatron_ext.config.rules_training import TRAINING_RULES
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.config.violation import Rule, Violation
 
@@ -32,23 +33,6 @@ def _positions(run: RunConfig) -> Iterator[Violation]:
             ("training.seq_length", "model.max_position_embeddings"),
             f"training.seq_length={length} is longer than model.max_position_embeddings={limit}; "
             f"nearest: {limit}",
-        )
-
-
-def _schedule(run: RunConfig) -> Iterator[Violation]:
-    optimizer = run.optimizer
-    if optimizer.min_lr > optimizer.lr:
-        yield Violation(
-            ("optimizer.min_lr", "optimizer.lr"),
-            f"optimizer.min_lr={optimizer.min_lr:g} is above lr={optimizer.lr:g}; nearest: {optimizer.lr:g}",
-        )
-    name = "lr_decay_iters" if optimizer.lr_decay_iters else "training.train_iters"
-    end = optimizer.lr_decay_iters or run.training.train_iters
-    if optimizer.lr_warmup_iters >= end:
-        yield Violation(
-            ("optimizer.lr_warmup_iters", "optimizer.lr_decay_iters", "training.train_iters"),
-            f"optimizer.lr_warmup_iters={optimizer.lr_warmup_iters} leaves no step to decay in, with "
-            f"{name}={end}; nearest: {end - 1}",
         )
 
 
@@ -92,6 +76,6 @@ RULES: tuple[Rule, ...] = (
     _positions,
     _tokenizer_model,
     *DATA_RULES,
-    _schedule,
+    *TRAINING_RULES,
     _launcher,
 )

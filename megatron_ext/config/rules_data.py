@@ -85,7 +85,7 @@ def _amounts_of_list(key: str, entries: tuple[DatasetConfig, ...]) -> Iterator[V
 
 
 def _stages(run: RunConfig) -> Iterator[Violation]:
-    train_samples = run.training.train_iters * run.training.global_batch_size
+    train_samples = run.training.train_samples
     before = 0
     for index, stage in enumerate(run.data.stages):
         key = f"data.stages[{index}]"

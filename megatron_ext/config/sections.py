@@ -5,27 +5,11 @@ These hold and type values. Rules that span sections are in ``rules.py``, readin
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Amount = Annotated[float, Field(ge=0)]
-Alpha = Annotated[float, Field(gt=0, le=1)]
-
-
-class Section(BaseModel):
-    """Base of every section: immutable, strict about keys, silent about nothing."""
-
-    # strict: `true` is no number, "12" no integer; only a list may stand for a tuple (strict=False below).
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        validate_default=True,
-        protected_namespaces=(),
-    )
+from megatron_ext.config.batch_size import BatchSizes
+from megatron_ext.config.section import Alpha, Amount, NonNegativeInt, PositiveInt, Section
+from megatron_ext.config.section_optimizer import OptimizerConfig
 
 
 class ModelConfig(Section):
@@ -235,9 +219,20 @@ class TrainingConfig(Section):
 
     micro_batch_size: PositiveInt
     global_batch_size: PositiveInt
+    rampup_batch_size: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], Field(strict=False)] | None = (
+        Field(
+            default=None,
+            description="[start, increment, samples]: the batch grows from start to global_batch_size in steps "
+            "of increment, spread evenly over so many samples; default: full from the start",
+        )
+    )
     seq_length: PositiveInt
     train_iters: PositiveInt
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    gradient_accumulation_fusion: bool = Field(
+        default=True,
+        description="add weight gradients straight to the main gradient, without a tensor between",
+    )
     seed: NonNegativeInt = 1234
     eval_interval: PositiveInt | None = Field(
         default=None, description="iterations between validations; default: at the end only"
@@ -252,25 +247,19 @@ class TrainingConfig(Section):
 
     @property
     def tokens_per_iteration(self) -> int:
-        """Tokens that one optimizer step consumes."""
+        """Tokens that one optimizer step consumes, after the ramp-up of the batch."""
         return self.global_batch_size * self.seq_length
 
+    @property
+    def batch_sizes(self) -> BatchSizes:
+        """The global batch at each position."""
+        full = self.global_batch_size
+        return BatchSizes(full, *(self.rampup_batch_size or (full,)))
 
-class OptimizerConfig(Section):
-    """AdamW and its learning-rate schedule; weight decay touches matrices only."""
-
-    lr: Annotated[float, Field(gt=0)]
-    min_lr: Annotated[float, Field(ge=0)] = 0.0
-    lr_decay_style: Literal["cosine", "linear", "constant"] = "cosine"
-    lr_warmup_iters: NonNegativeInt = 0
-    lr_decay_iters: PositiveInt | None = Field(default=None, description="default: train_iters")
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    adam_beta1: Fraction = 0.9
-    adam_beta2: Fraction = 0.95
-    adam_eps: Annotated[float, Field(gt=0)] = 1e-8
-    clip_grad: Annotated[float, Field(ge=0)] = Field(
-        default=1.0, description="largest gradient norm; 0 clips nothing"
-    )
+    @property
+    def train_samples(self) -> int:
+        """Samples that the whole run consumes."""
+        return self.batch_sizes.samples_after(self.train_iters)
 
 
 class CheckpointConfig(Section):

@@ -73,7 +73,7 @@ class TrainLoader:
         Yields:
             This rank's micro-batches of the next global batch. An error of the reading thread is raised here.
         """
-        reader = _Reader(self, self.dataset.blend(consumed_samples, self.saved))
+        reader = _Reader(self, self.dataset.blend(consumed_samples, self.saved), consumed_samples)
         return _prefetched(reader.next_batch, self.prefetch_batches)
 
     def position(self, consumed_samples: int) -> DataPosition:
@@ -95,10 +95,10 @@ class _Reader:
     It draws one batch ahead, so that the kernel reads that one while this one is copied.
     """
 
-    def __init__(self, loader: TrainLoader, blend: StagedBlend) -> None:
+    def __init__(self, loader: TrainLoader, blend: StagedBlend, position: int) -> None:
         self.dataset, self.sampler, self.vocab_size = loader.dataset, loader.sampler, loader.vocab_size
         self.blend = blend
-        self.mine = self.sampler.positions(0).reshape(-1)  # within each global batch
+        self.position = position
         self.drawn = self._draw()
 
     def next_batch(self) -> list[MicroBatch]:
@@ -109,8 +109,11 @@ class _Reader:
         return _micro_batches(tokens, valid, sets, self.sampler.micro_batch_size, self.dataset.rules)
 
     def _draw(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        sets, samples = self.blend.draw(self.sampler.global_batch_size)
-        sets, samples = sets[self.mine], samples[self.mine]
+        size = self.sampler.batch_size(self.position)
+        sets, samples = self.blend.draw(size)
+        mine = self.sampler.positions(self.position).reshape(-1) - self.position
+        sets, samples = sets[mine], samples[mine]
+        self.position += size
         self.dataset.prefetch(sets, samples)
         return sets, samples
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from megatron_ext.config.batch_size import BatchSizes
 from megatron_ext.errors import ConfigError
 
 
@@ -12,14 +13,15 @@ from megatron_ext.errors import ConfigError
 class BatchSampler:
     """Deals each global batch out to data-parallel ranks, in Megatron's order: micro-batch by micro-batch.
 
-    A global batch is always the next ``global_batch_size`` positions, so neither the micro-batch nor the
-    number of ranks moves the data.
+    A global batch is always the next positions, ``global_batch_size`` of them or fewer while ``ramp`` says so:
+    neither the micro-batch nor the number of ranks moves the data.
     """
 
     micro_batch_size: int
     global_batch_size: int
     data_parallel_rank: int
     data_parallel_size: int
+    ramp: BatchSizes | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.data_parallel_rank < self.data_parallel_size:
@@ -33,13 +35,12 @@ class BatchSampler:
                 f"data_parallel_size = {self.micro_batch_size} * {self.data_parallel_size}"
             )
 
-    @property
-    def num_microbatches(self) -> int:
-        """Micro-batches that this rank reads of each global batch."""
-        return self.global_batch_size // (self.micro_batch_size * self.data_parallel_size)
+    def batch_size(self, consumed_samples: int) -> int:
+        """Positions of the global batch that begins here."""
+        return self.global_batch_size if self.ramp is None else self.ramp.at(consumed_samples)
 
     def positions(self, consumed_samples: int) -> NDArray[np.int64]:
-        """Positions that this rank reads next, int64 [num_microbatches, micro_batch_size]."""
-        shape = (self.num_microbatches, self.data_parallel_size, self.micro_batch_size)
-        batch = np.arange(consumed_samples, consumed_samples + self.global_batch_size, dtype=np.int64)
-        return batch.reshape(shape)[:, self.data_parallel_rank]
+        """Positions that this rank reads next, int64 [micro-batches, micro_batch_size]."""
+        size = self.batch_size(consumed_samples)
+        batch = np.arange(consumed_samples, consumed_samples + size, dtype=np.int64)
+        return batch.reshape(-1, self.data_parallel_size, self.micro_batch_size)[:, self.data_parallel_rank]

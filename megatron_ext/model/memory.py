@@ -18,10 +18,10 @@ GIB = 2**30
 
 # Bytes per weight. bf16: bf16 weight, fp32 main gradient, fp32 master weight with two fp32 moments.
 # fp32: the weight is its own master.
-WEIGHT_BYTES = {"bf16": 2, "fp32": 4}
-GRADIENT_BYTES = {"bf16": 4, "fp32": 4}
-OPTIMIZER_BYTES = {"bf16": 12, "fp32": 8}
-ACTIVATION_BYTES = {"bf16": 2, "fp32": 4}
+WEIGHT_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
+GRADIENT_BYTES = {"bf16": 4, "fp16": 4, "fp32": 4}
+OPTIMIZER_BYTES = {"bf16": 12, "fp16": 12, "fp32": 8}
+ACTIVATION_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 LOGIT_BYTES = 4  # the cross entropy works in fp32 and keeps its softmax in place of the logits
 
 

@@ -20,10 +20,11 @@ from megatron_ext.kernels.attention.base import AttentionBackend, AttentionNeeds
 from megatron_ext.kernels.attention.choice import choose_attention
 from megatron_ext.kernels.attention.context_parallel import ContextParallelAttention
 from megatron_ext.kernels.attention.core import DotProductAttention
+from megatron_ext.kernels.weight_gradient import install_weight_gradient_accumulation
 from megatron_ext.model.modules import PLAIN_MODULES, LayerModules, choose_modules
 from megatron_ext.model.vocabulary import mask_padded_logits, padded_vocab_size
 
-PARAMS_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PARAMS_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # Checkpoints keep each norm beside the matrix it feeds, as Transformer Engine's fused layers name it.
 CANONICAL_NORM_NAMES = {
@@ -58,6 +59,7 @@ def transformer_config(run: RunConfig, *, fused_kernels: bool) -> TransformerCon
         hidden_dropout=0.0,
         attention_dropout=0.0,
         bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
         params_dtype=dtype,
         pipeline_dtype=dtype,
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
@@ -78,8 +80,8 @@ def transformer_config(run: RunConfig, *, fused_kernels: bool) -> TransformerCon
         batch_p2p_comm=fused_kernels and not interleaved,
         deallocate_pipeline_outputs=False,
         batch_p2p_sync=False,
-        gradient_accumulation_fusion=False,  # needs apex or Transformer Engine
-        apply_rope_fusion=False,  # likewise
+        gradient_accumulation_fusion=run.training.gradient_accumulation_fusion,
+        apply_rope_fusion=False,  # needs apex or Transformer Engine
         masked_softmax_fusion=False,  # attention is not megatron-core's
         persist_layer_norm=False,
     )
@@ -145,6 +147,8 @@ def layer_spec(
 
 def build_model(run: RunConfig, config: TransformerConfig) -> list[GPTModel]:
     """This process's tensor-parallel part of its pipeline stage: one model, or one a chunk where stages interleave."""
+    if config.gradient_accumulation_fusion:
+        install_weight_gradient_accumulation()
     chunks = config.virtual_pipeline_model_parallel_size
     return [_build_chunk(run, config, chunk) for chunk in ([None] if chunks is None else range(chunks))]
 
@@ -180,6 +184,6 @@ def _build_chunk(run: RunConfig, config: TransformerConfig, chunk: int | None) -
 def to_training_precision(
     chunks: list[GPTModel], config: TransformerConfig, device: torch.device
 ) -> list[Any]:
-    """Move the model to its device and, for bf16, behind the wrapper that casts inputs and outputs."""
+    """Move the model to its device and, for 16 bits, behind the wrapper that casts inputs and outputs."""
     placed = [chunk.to(device) for chunk in chunks]
-    return [Float16Module(config, chunk) for chunk in placed] if config.bf16 else placed
+    return [Float16Module(config, chunk) for chunk in placed] if config.bf16 or config.fp16 else placed

@@ -16,6 +16,7 @@ class TrainRecord:
         iteration: optimizer steps done.
         consumed_samples: sequences read so far; alone decides which come next.
         consumed_tokens: tokens read so far.
+        skipped_iterations: steps until here whose fp16 gradients overflowed and which changed no weight.
         lm_loss: mean loss of this step's tokens in nats. Not an average over steps, so that a run that
             was stopped and resumed writes the same rows as one that was not.
         grad_norm: norm of all gradients before clipping.
@@ -31,6 +32,7 @@ class TrainRecord:
     iteration: int
     consumed_samples: int
     consumed_tokens: int
+    skipped_iterations: int = 0
     lm_loss: float
     grad_norm: float
     learning_rate: float

@@ -71,6 +71,8 @@ def train_line(record: Mapping[str, Any], train_iters: int) -> str:
         f"grad norm {record['grad_norm']:.3f}",
         f"{record['tokens_per_second_per_gpu']:,.0f} tokens/s/device",
     ]
+    if record.get("skipped_iterations"):
+        parts.append(f"{record['skipped_iterations']:,} steps skipped")
     if record["mfu"] is not None:
         parts.append(f"MFU {record['mfu']:.1%}")
     return " | ".join([*parts, f"{format_duration(remaining)} left"])

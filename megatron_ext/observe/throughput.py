@@ -6,7 +6,7 @@ from dataclasses import dataclass
 FULL_ATTENTION = "full attention"
 CAUSAL_ATTENTION = "causal attention"
 
-# Dense bf16 tensor-core peak in TFLOP/s from the vendors' data sheets (those of Hopper and later give twice
+# Dense bf16 and fp16 tensor-core peak in TFLOP/s from the vendors' data sheets (those of Hopper and later give twice
 # as much, with sparsity). First match wins, so variants stand before the family they belong to.
 DENSE_BF16_PEAK_TFLOPS = (
     (r"\bH100 PCIe\b", 756.0),  # NVIDIA H100 PCIe product brief
@@ -30,9 +30,9 @@ def peak_tflops(device_name: str, precision: str) -> float | None:
 
     Args:
         device_name: as ``torch.cuda.get_device_name`` returns it.
-        precision: ``"bf16"``; no other has a peak here. A slice of a device (MIG) has none either.
+        precision: ``"bf16"`` or ``"fp16"``; no other has a peak here. A slice of a device (MIG) has none either.
     """
-    if precision != "bf16" or "MIG" in device_name:
+    if precision not in ("bf16", "fp16") or "MIG" in device_name:
         return None
     return next((peak for pattern, peak in DENSE_BF16_PEAK_TFLOPS if re.search(pattern, device_name)), None)
 

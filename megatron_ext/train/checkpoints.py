@@ -43,7 +43,12 @@ def load_start(
         return TrainState()
     manifest = start.manifest
     logger.info(f"resuming from {start.folder}: {manifest.consumed_samples:,} samples consumed")
-    return TrainState(manifest.iteration, manifest.consumed_samples, manifest.consumed_tokens)
+    return TrainState(
+        manifest.iteration,
+        manifest.consumed_samples,
+        manifest.consumed_tokens,
+        manifest.skipped_iterations,
+    )
 
 
 def load_position(start: Start | None, dataset: BlendedDataset) -> DataPosition | None:
@@ -89,6 +94,7 @@ def _describe(config: RunConfig, state: TrainState) -> Manifest:
         iteration=state.iteration,
         consumed_samples=state.consumed_samples,
         consumed_tokens=state.consumed_tokens,
+        skipped_iterations=state.skipped_iterations,
         has_optimizer=True,
         distributed_optimizer=config.parallel.use_distributed_optimizer,
         params_dtype=config.training.precision,

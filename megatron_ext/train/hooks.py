@@ -43,13 +43,13 @@ class LogHook:
 
     def __init__(self, throughput: Throughput) -> None:
         self.throughput = throughput
-        self.last_iteration = 0
+        self.last_iteration = self.last_tokens = 0
 
     def before_training(self, run: Run, state: TrainState) -> None:
         """Start the clock and listen for signals."""
         run.stop.listen()
         run.stopwatch.lap()
-        self.last_iteration = state.iteration
+        self.last_iteration, self.last_tokens = state.iteration, state.consumed_tokens
 
     def after_step(self, run: Run, state: TrainState, outcome: StepOutcome) -> None:
         """Log where an interval ends, and before every save: what has diverged must not replace what is good."""
@@ -71,17 +71,17 @@ class LogHook:
         iterations = state.iteration - self.last_iteration
         speed = self.throughput.measure(
             seconds=run.stopwatch.lap(),
-            tokens=iterations * run.config.training.tokens_per_iteration,
+            tokens=state.consumed_tokens - self.last_tokens,
             iterations=iterations,
         )
         record = TrainRecord(
             **dataclasses.asdict(state),
             lm_loss=loss_sum / num_tokens,
-            grad_norm=outcome.grad_norm,
+            grad_norm=float(outcome.grad_norm),
             learning_rate=outcome.learning_rate,
             **dataclasses.asdict(speed),
         )
-        self.last_iteration = state.iteration
+        self.last_iteration, self.last_tokens = state.iteration, state.consumed_tokens
         run.write(record.to_dict())
 
     def after_training(self, run: Run, state: TrainState) -> None:

@@ -49,7 +49,7 @@ def open_inputs(config: RunConfig) -> Inputs:
         config.data,
         seq_length=config.training.seq_length,
         seed=config.training.seed,
-        train_samples=config.training.train_iters * config.training.global_batch_size,
+        train_samples=config.training.train_samples,
         eod_id=tokenizer.eos_id,
     )
     if datasets.tokenizer is not None and datasets.tokenizer.sha256 != tokenizer.fingerprint:

@@ -15,10 +15,11 @@ def train(run: Run) -> TrainState:
     for hook in run.hooks:
         hook.before_training(run, state)
     batches = run.train_loader.batches(state.consumed_samples)
-    training = run.config.training
+    batch_sizes, seq_length = run.config.training.batch_sizes, run.config.training.seq_length
     while not run.reached_end(state):
-        outcome = train_step(run.config, run.model, run.optimizer, next(batches), state.iteration + 1)
-        state = state.advance(training.global_batch_size, training.tokens_per_iteration)
+        outcome = train_step(run.config, run.model, run.optimizer, next(batches), state.next_update)
+        samples = batch_sizes.at(state.consumed_samples)
+        state = state.advance(samples, samples * seq_length, skipped=outcome.skipped)
         for hook in run.hooks:
             hook.after_step(run, state, outcome)
     for hook in run.hooks:

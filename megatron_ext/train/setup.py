@@ -1,5 +1,6 @@
 """Builds a process's :class:`Run`: device, process groups, model, optimizer, data, hooks."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -130,7 +131,8 @@ def _loaders(config: RunConfig, inputs: Inputs) -> tuple[TrainLoader, Validation
     )
     vocab_size = config.model.vocab_size
     saved = load_position(inputs.start, datasets.train)
-    train_loader = TrainLoader(datasets.train, sampler, config.data.prefetch_batches, vocab_size, saved)
+    ramping = dataclasses.replace(sampler, ramp=training.batch_sizes)
+    train_loader = TrainLoader(datasets.train, ramping, config.data.prefetch_batches, vocab_size, saved)
     if datasets.valid is None:
         return train_loader, None
     return train_loader, ValidationLoader(datasets.valid, sampler, training.eval_iters, vocab_size)

@@ -16,7 +16,7 @@ from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.loader import MicroBatch
 from megatron_ext.kernels.attention.context_parallel import own_chunks
 from megatron_ext.kernels.attention.documents import Documents
-from megatron_ext.optim.optimizer import set_learning_rate
+from megatron_ext.optim.optimizer import set_learning_rate, step
 from megatron_ext.optim.schedule import learning_rate
 from megatron_ext.train.gradients import finalize_gradients
 
@@ -28,13 +28,15 @@ class StepOutcome:
     Attributes:
         loss: float64 [2], Σ loss in nats and Σ tokens it is over, for this data-parallel rank; zeros on processes that
             do not report it, so that a sum over all processes counts each token once.
-        grad_norm: L2 norm over all gradients before clipping, equal on every rank.
+        grad_norm: float64 [], L2 norm over all gradients before clipping, equal on every rank.
         learning_rate: what the step used.
+        skipped: whether gradients overflowed in fp16, and the weights are as before.
     """
 
     loss: torch.Tensor
-    grad_norm: float
+    grad_norm: torch.Tensor
     learning_rate: float
+    skipped: bool
 
 
 def connect_schedule(model: list[DistributedDataParallel], optimizer: MegatronOptimizer) -> None:
@@ -55,7 +57,7 @@ def train_step(
     model: list[DistributedDataParallel],
     optimizer: MegatronOptimizer,
     micro_batches: list[MicroBatch],
-    iteration: int,
+    update_number: int,
 ) -> StepOutcome:
     """Forward and backward over the micro-batches, reduce, clip, update.
 
@@ -64,17 +66,17 @@ def train_step(
         model: this process's part, connected by :func:`connect_schedule`.
         optimizer: its optimizer.
         micro_batches: this data-parallel rank's share of one global batch.
-        iteration: number of this step, from 1.
+        update_number: of this update of the weights, from 1: what the learning rate depends on.
     """
-    rate = learning_rate(config.optimizer, config.training.train_iters, iteration)
+    rate = learning_rate(config.optimizer, config.training.train_iters, update_number)
     set_learning_rate(optimizer, rate, config.optimizer.weight_decay)
     for chunk in model:
         chunk.zero_grad_buffer()
     optimizer.zero_grad()
     reports = _run_schedule(model, micro_batches, _training_loss, forward_only=False)
-    _, grad_norm, _ = optimizer.step()
+    update = step(optimizer, config.optimizer.clip_grad)
     loss = torch.stack(reports).sum(dim=0) if reports and reports_loss() else None
-    return StepOutcome(_zeros(model, 2) if loss is None else loss, float(grad_norm), rate)
+    return StepOutcome(_zeros(model, 2) if loss is None else loss, update.grad_norm, rate, not update.applied)
 
 
 @torch.no_grad()  # megatron-core's forward-only schedule builds the graph of every micro-batch and keeps it

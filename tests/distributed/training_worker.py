@@ -19,7 +19,7 @@ from megatron_ext.checkpoint.distributed import load_distributed, save_distribut
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.loader import MicroBatch
 from megatron_ext.launch.environment import ProcessEnvironment
-from megatron_ext.model.transformer import build_model, transformer_config
+from megatron_ext.model.transformer import build_model, to_training_precision, transformer_config
 from megatron_ext.optim.optimizer import build_optimizer, set_learning_rate, wrap_data_parallel
 from megatron_ext.train.setup import form_groups, start_processes
 from megatron_ext.train.step import StepOutcome, connect_schedule, train_step
@@ -31,9 +31,15 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "TP2 SP": {"tensor_model_parallel_size": 2, "sequence_parallel": True},
     "PP2": {"pipeline_model_parallel_size": 2},
 }
+HALVES = {"main_grads_dtype": "bf16", "exp_avg_dtype": "bf16", "exp_avg_sq_dtype": "bf16"}
+STATES: dict[str, dict[str, Any]] = {
+    "18 bytes": {},
+    "12 bytes": HALVES,
+    "10 bytes": {**HALVES, "store_param_remainders": True},
+}
 
 
-def run_config(**parallel: Any) -> RunConfig:
+def run_config(optimizer: dict[str, Any] | None = None, **parallel: Any) -> RunConfig:
     return RunConfig.model_validate(
         {
             "name": "x",
@@ -46,9 +52,9 @@ def run_config(**parallel: Any) -> RunConfig:
             "data": {"train": [{"path": "x"}]},
             "training": {
                 "micro_batch_size": 2, "global_batch_size": ROWS, "seq_length": SEQ, "train_iters": 10,
-                "precision": "fp32",
+                "precision": "fp32" if optimizer is None else "bf16",
             },
-            "optimizer": {"lr": 1e-2},
+            "optimizer": {"lr": 1e-2, **(optimizer or {})},
             "launch": {"nproc_per_node": 2},
         }
     )  # fmt: skip
@@ -57,13 +63,14 @@ def run_config(**parallel: Any) -> RunConfig:
 class Training:
     """Model and optimizer of one layout, in this process."""
 
-    def __init__(self, **parallel: Any) -> None:
-        self.config = run_config(**parallel)
+    def __init__(self, optimizer: dict[str, Any] | None = None, **parallel: Any) -> None:
+        self.config = run_config(optimizer, **parallel)
         form_groups(self.config.parallel)
         torch.manual_seed(5)
         model_parallel_cuda_manual_seed(5)
         settings = transformer_config(self.config, fused_kernels=False)
-        self.model = wrap_data_parallel(self.config, settings, build_model(self.config, settings))
+        bare = to_training_precision(build_model(self.config, settings), settings, torch.device("cpu"))
+        self.model = wrap_data_parallel(self.config, settings, bare)
         self.optimizer = build_optimizer(self.config, self.model)
         connect_schedule(self.model, self.optimizer)
 
@@ -88,7 +95,7 @@ class Training:
     def _report(outcome: StepOutcome) -> tuple[float, float]:
         totals = outcome.loss.clone()
         dist.all_reduce(totals)
-        return float(totals[0] / totals[1]), outcome.grad_norm
+        return float(totals[0] / totals[1]), float(outcome.grad_norm)
 
 
 def batch(number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,6 +107,9 @@ def batch(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 def by_autograd(model: Any) -> tuple[float, float]:
     """Loss and gradient norm of the first batch from its logits, in one piece: no schedule, no reduction."""
+    for module in model.modules():
+        if hasattr(module, "gradient_accumulation_fusion"):
+            module.gradient_accumulation_fusion = False  # it hands autograd no gradient
     tokens, mask = (torch.from_numpy(array).long() for array in batch(1))
     logits = model(tokens[:, :-1], None, None).double()
     losses = torch.nn.functional.cross_entropy(
@@ -149,17 +159,65 @@ def check_distributed_optimizer(folder: Path) -> dict[str, Any]:
     resumed = Training(**layout)
     load_distributed(folder / "middle", resumed.model, resumed.optimizer, with_optimizer=True)
     (inner,) = resumed.optimizer.chained_optimizers
-    counts = [state["step"] for state in inner.optimizer.state.values()]
-    loaded_counts = [float(count) for count in counts]
+    loaded_steps = inner.optimizer.steps
     again = resumed.steps(3, 4)
     return {
-        "step tensors": (len(counts), len({count.data_ptr() for count in counts})),
-        "loaded counts": loaded_counts,
-        "later counts": [float(count) for count in counts],
+        "steps": (loaded_steps, inner.optimizer.steps),
         "through": through,
         "resumed": again,
         "equal weights": all(map(torch.equal, weights, resumed.bare.parameters())),
     }
+
+
+def check_states(folder: Path) -> dict[str, Any]:
+    """As above, for each choice of states; and one choice from a checkpoint of another."""
+    layout = {"use_distributed_optimizer": True, "overlap_grad_reduce": True, "overlap_param_gather": True}
+    seen: dict[str, Any] = {}
+    for number, (name, choice) in enumerate(STATES.items()):
+        training = Training(choice, **layout)
+        load_distributed(folder / "start", training.model, training.optimizer, with_optimizer=False)
+        first = training.steps(1, 2)
+        save(folder / f"states{number}", training)
+        saved = states(training)
+        through = training.steps(3, 4)
+        resumed = Training(choice, **layout)
+        load_distributed(folder / f"states{number}", resumed.model, resumed.optimizer, with_optimizer=True)
+        loaded = states(resumed)
+        again = resumed.steps(3, 4)
+        equal_states = all(map(torch.equal, states(training), states(resumed)))
+        load_distributed(folder / f"states{number}", resumed.model, resumed.optimizer, with_optimizer=False)
+        exported = [weight.detach() for weight in resumed.bare.parameters()]
+        kept = sum(
+            buffer.nbytes
+            for flat, _ in training.optimizer.optimizer.shards
+            for buffer in (flat.master, flat.exp_avg, flat.exp_avg_sq)
+        )
+        seen[name] = {
+            "first": first,
+            "through": through,
+            "resumed": again,
+            "loaded as saved": all(map(torch.equal, saved, loaded)),
+            "weights alone": all(map(torch.equal, saved, exported)),
+            "equal states": equal_states,
+            "bytes": kept,
+            "values": sum(flat.weights.numel() for flat, _ in training.optimizer.optimizer.shards),
+        }
+    other = Training(STATES["18 bytes"], **layout)
+    load_distributed(folder / "states2", other.model, other.optimizer, with_optimizer=True)
+    compact = Training(STATES["10 bytes"], **layout)
+    load_distributed(folder / "states2", compact.model, compact.optimizer, with_optimizer=True)
+    seen["another choice"] = all(map(torch.equal, states(other), states(compact)))
+    return seen
+
+
+def states(training: Training) -> list[torch.Tensor]:
+    """Master weights and moments of this rank as fp32, and the model's weights."""
+    (part,) = training.optimizer.chained_optimizers
+    found = [weight.detach().clone() for weight in training.bare.parameters()]
+    for weight in part.model_param_group_index_map:
+        kept = part._get_main_param_and_optimizer_states(weight)
+        found += [kept[name].float().clone() for name in ("param", "exp_avg", "exp_avg_sq")]
+    return found
 
 
 def fill(model: Any) -> None:
@@ -193,6 +251,7 @@ def main() -> None:
         if name == "TP2":
             seen["padding"] = check_padding(training)
     seen["distributed optimizer"] = check_distributed_optimizer(folder)
+    seen["states"] = check_states(folder)
     torch.save(seen, folder / f"rank{environment.rank}.pt")
     dist.destroy_process_group()
 

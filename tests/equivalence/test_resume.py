@@ -62,6 +62,19 @@ def test_a_run_resumes_on_another_layout(
     np.testing.assert_allclose(resumed.column("lm_loss"), single.column("lm_loss"), rtol=0, atol=1e-5)
 
 
+def test_a_run_resumes_inside_its_batch_ramp(world: World, tmp_path: Path) -> None:
+    """Batches of 4, then 8, then 12 by the samples consumed; stopped after the third, on another layout after."""
+    ramp = ("training.rampup_batch_size=[4,4,24]", "training.global_batch_size=12", "training.train_iters=8")
+    through = launch(world, tmp_path / "through", *ramp)
+    launch(world, tmp_path / "resumed", *ramp, "training.exit_interval=4")
+    resumed = launch(world, tmp_path / "resumed", *ramp, processes=2)
+    sizes = np.diff([0.0, *through.column("consumed_samples")])
+    assert list(sizes) == [4, 4, 4, 8, 8, 12, 12, 12]
+    assert resumed.column("consumed_samples") == through.column("consumed_samples")
+    assert resumed.column("learning_rate") == through.column("learning_rate")
+    np.testing.assert_allclose(resumed.column("lm_loss"), through.column("lm_loss"), rtol=0, atol=1e-5)
+
+
 def _tensors(run_folder: Path) -> dict[str, torch.Tensor]:
     """Every tensor of the latest checkpoint, optimizer state included, read by torch itself."""
     plain = run_folder / "plain.pt"

@@ -207,7 +207,7 @@ def test_an_empty_or_scalar_section(base: Path) -> None:
         "name=2024-13-01",
         "name=a/b",
         "launch.master_port=70000",
-        "training.precision=fp16",
+        "training.precision=fp17",
         "model=",
     ],
 )

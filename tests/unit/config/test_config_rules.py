@@ -306,6 +306,60 @@ def test_layouts_that_work_break_no_rule(parallel: dict[str, Any]) -> None:
             {"optimizer__lr_warmup_iters": 50, "optimizer__lr_decay_iters": 50},
             ["lr_decay_iters=50; nearest: 49"],
         ),
+        ({"optimizer__lr_decay_style": "WSD"}, ["lr_decay_style=WSD needs it", "would be 10"]),
+        ({"optimizer__lr_wsd_decay_iters": 10}, ["no other style has it"]),
+        (
+            {
+                "optimizer__lr_decay_style": "WSD",
+                "optimizer__lr_wsd_decay_iters": 95,
+                "optimizer__lr_warmup_iters": 10,
+            },
+            ["lr_wsd_decay_iters=95 does not fit", "nearest: 90"],
+        ),
+        ({"optimizer__rewarm_iters": 5}, ["rewarm_iters has no effect without rewarm_from_iters"]),
+        (
+            {"optimizer__rewarm_from_iters": 90, "optimizer__rewarm_iters": 10},
+            ["rewarm_from_iters + rewarm_iters = 90 + 10 leaves no step", "train_iters=100"],
+        ),
+        (
+            {"optimizer__rewarm_from_iters": 50, "optimizer__lr_decay_iters": 60},
+            ["lr_decay_iters=60 is after rewarm_from_iters=50", "nearest: 50"],
+        ),
+        (
+            {"optimizer__rewarm_from_iters": 50, "optimizer__rewarm_lr": 1e-5, "optimizer__min_lr": 1e-4},
+            ["rewarm_lr=1e-05 is below min_lr=0.0001"],
+        ),
+        ({"training__rampup_batch_size": [96, 4, 100]}, ["starts at 96, which is not below"]),
+        ({"training__rampup_batch_size": [32, 48, 100]}, ["in steps of 48 the batch never is", "divides 64"]),
+        (
+            {"training__rampup_batch_size": [32, 4, 100], "launch__nproc_per_node": 2},
+            ["start 32 and increment 4 must be multiples of", "= 4 × 2", "multiples of 8"],
+        ),
+        (
+            {"optimizer__exp_avg_dtype": "bf16", "optimizer__store_param_remainders": True},
+            ["exp_avg_dtype=bf16, store_param_remainders=true: only the distributed optimizer"],
+        ),
+        (
+            {
+                "optimizer__main_grads_dtype": "bf16",
+                "training__precision": "fp32",
+                "parallel__use_distributed_optimizer": True,
+            },
+            ["main_grads_dtype=bf16 goes with bf16 weights, and training.precision=fp32"],
+        ),
+        (
+            {
+                "optimizer__exp_avg_sq_dtype": "bf16",
+                "optimizer__adam_beta2": 0.999,
+                "parallel__use_distributed_optimizer": True,
+            },
+            ["exp_avg_sq_dtype=bf16 with adam_beta2=0.999", "nearest: adam_beta2=0.996, or fp32"],
+        ),
+        ({"optimizer__loss_scale": 8.0}, ["optimizer.loss_scale keeps", "training.precision=bf16; remove"]),
+        (
+            {"optimizer__min_loss_scale": 8.0, "optimizer__initial_loss_scale": 4.0},
+            ["min_loss_scale=8 is above initial_loss_scale=4; nearest: 4"],
+        ),
         (
             {"parallel__overlap_param_gather": True},
             ["needs use_distributed_optimizer=true", "needs overlap_grad_reduce=true"],

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from megatron_ext.config.batch_size import BatchSizes
 from megatron_ext.data.sampler import BatchSampler
 from megatron_ext.errors import ConfigError
 
@@ -21,7 +22,7 @@ def test_ranks_share_the_next_global_batch_whatever_the_layout(
 def test_the_order_is_micro_batch_first_then_rank() -> None:
     assert BatchSampler(2, 12, 0, 3).positions(100).tolist() == [[100, 101], [106, 107]]
     assert BatchSampler(2, 12, 2, 3).positions(100).tolist() == [[104, 105], [110, 111]]
-    assert BatchSampler(2, 12, 2, 3).num_microbatches == 2
+    assert BatchSampler(2, 12, 2, 3).positions(0).shape == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,17 @@ def test_the_order_is_micro_batch_first_then_rank() -> None:
 def test_layouts_that_do_not_divide_are_refused(arguments: tuple[int, int, int, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         BatchSampler(*arguments)
+
+
+def test_a_growing_batch_is_dealt_out_whole() -> None:
+    """Whatever the ranks, the positions of one batch follow those of the last, and none is read twice."""
+    ramp = BatchSizes(full=16, start=4, increment=4, ramp_samples=36)
+    for ranks in (1, 2):
+        samplers = [BatchSampler(2, 16, rank, ranks, ramp) for rank in range(ranks)]
+        consumed, sizes = 0, []
+        for _ in range(8):
+            read = np.sort(np.concatenate([sampler.positions(consumed).ravel() for sampler in samplers]))
+            np.testing.assert_array_equal(read, np.arange(consumed, consumed + len(read)))
+            sizes.append(len(read))
+            consumed += len(read)
+        assert sizes == [4, 4, 4, 8, 8, 12, 16, 16]

@@ -79,6 +79,7 @@ def test_records_carry_the_agreed_keys() -> None:
         "iteration": 1,
         "consumed_samples": 8,
         "consumed_tokens": 1024,
+        "skipped_iterations": 0,
         "lm_loss": 9.0,
         "grad_norm": 1.0,
         "learning_rate": 1e-2,

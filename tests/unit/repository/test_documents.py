@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from megatron_ext.cli.main import VERBS
-from megatron_ext.config.sections import RunConfig, Section
+from megatron_ext.config.section import Section
+from megatron_ext.config.sections import RunConfig
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]

@@ -50,6 +50,8 @@ def put_checkpoint(root: Path, iteration: int, *, has_optimizer: bool = True, **
 
 def test_a_step_advances_every_count() -> None:
     assert TrainState(3, 12, 96).advance(4, 32) == TrainState(4, 16, 128)
+    assert TrainState(3, 12, 96, 1).advance(4, 32, skipped=True) == TrainState(4, 16, 128, 2)
+    assert TrainState(3, 12, 96, 1).next_update == 3
     assert TrainState() == TrainState(0, 0, 0)
 
 
