@@ -3,25 +3,30 @@
 from collections.abc import Callable
 
 import torch
-from torch.autograd.graph import saved_tensors_hooks
 
 
-def recompute_when_needed(value: torch.Tensor, compute: Callable[[], torch.Tensor]) -> saved_tensors_hooks:
-    """Within the returned context, operations that save ``value`` for their backward pass do not keep it.
+def discard_until_backward(
+    value: torch.Tensor, output: torch.Tensor, fill: Callable[[torch.Tensor], None]
+) -> None:
+    """Free the memory of ``value``, which the operation that gave ``output`` keeps, until its backward pass.
 
-    Lighter than a checkpoint around the operation that made it: no random states are stored, and that operation's own
-    backward pass runs on what it saved.
+    Lighter than a checkpoint around what made ``value``: no random states are stored, and its own backward pass runs on
+    what it saved. Hooks on saved tensors would be the plain way, but they hand the backward pass another object for
+    each weight, without the attributes by which megatron-core finds main gradients.
 
     Args:
-        value: a tensor that only operations inside the context need.
-        compute: gives the same values again.
+        value: a tensor that nothing else needs.
+        output: what was computed from it last; the arrival of its gradient brings the values back.
+        fill: writes the values into the tensor it is given, past autograd's count of versions.
     """
-    address, shape = value.data_ptr(), value.shape
+    if not output.requires_grad:
+        return
+    values = value.detach()
+    size = values.untyped_storage().nbytes()
+    values.untyped_storage().resize_(0)
 
-    def pack(saved: torch.Tensor) -> torch.Tensor | None:
-        return None if saved.data_ptr() == address and saved.shape == shape else saved
+    def bring_back(_gradient: torch.Tensor) -> None:
+        values.untyped_storage().resize_(size)
+        fill(values)
 
-    def unpack(kept: torch.Tensor | None) -> torch.Tensor:
-        return compute() if kept is None else kept
-
-    return saved_tensors_hooks(pack, unpack)
+    output.register_hook(bring_back)  # type: ignore[no-untyped-call]

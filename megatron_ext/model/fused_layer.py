@@ -16,8 +16,8 @@ from megatron.core.transformer.transformer_layer import TransformerLayer
 
 from megatron_ext.kernels.fused.rms_norm import add_rms_norm, rms_norm
 from megatron_ext.kernels.fused.rope import rope_packed
-from megatron_ext.kernels.fused.swiglu import swiglu, swiglu_forward
-from megatron_ext.kernels.recompute import recompute_when_needed
+from megatron_ext.kernels.fused.swiglu import fill_with_swiglu, swiglu
+from megatron_ext.kernels.recompute import discard_until_backward
 from megatron_ext.kernels.rms_norm import RMSNorm
 
 
@@ -75,8 +75,8 @@ class FusedMLP(MLP):  # type: ignore[misc]
         gate_up, _ = self.linear_fc1(hidden_states)
         gate_up = gate_up.contiguous()
         activated = swiglu(gate_up)
-        with recompute_when_needed(activated, partial(swiglu_forward, gate_up.detach())):
-            output, bias = self.linear_fc2(activated)
+        output, bias = self.linear_fc2(activated)
+        discard_until_backward(activated, output, partial(fill_with_swiglu, gate_up.detach()))
         return output, bias
 
 

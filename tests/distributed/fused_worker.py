@@ -25,6 +25,7 @@ from megatron_ext.train.setup import form_groups, start_processes
 from megatron_ext.train.step import _run_schedule, _training_loss
 
 VOCAB, SEQ, ROWS = 259, 8, 2
+SEPARATE_GRADIENTS = {"training": {"gradient_accumulation_fusion": False}}
 LAYOUTS: dict[str, dict[str, dict[str, Any]]] = {
     "TP1": {},
     "TP2": {"parallel": {"tensor_model_parallel_size": 2}},
@@ -47,6 +48,10 @@ LAYOUTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "documents": {"data": {"reset_attention_mask": True}},
     "CP2": {"parallel": {"context_parallel_size": 2}},
+    "gradients in main gradients, loss in chunks": {
+        "training": {"gradient_accumulation_fusion": True},
+        "kernels": {"loss_chunk_tokens": 5},
+    },
     "bf16": {"training": {"precision": "bf16"}},
 }
 
@@ -63,6 +68,9 @@ def losses_and_gradients(config: RunConfig) -> tuple[Any, dict[str, torch.Tensor
     settings = transformer_config(config, fused_kernels=False)
     (bare,) = build_model(config, settings)
     fill(bare)
+    for weight in bare.parameters():  # what data parallelism gives them
+        weight.main_grad = torch.zeros_like(weight, dtype=torch.float32)
+        weight.grad_added_to_main_grad = False
     (model,) = to_training_precision([bare], settings, torch.device("cpu"))
     tokens = torch.randint(VOCAB, (ROWS, SEQ + 1), generator=torch.Generator().manual_seed(1))
     mask = torch.tensor([[1.0] * SEQ, [1.0, 0.0] * (SEQ // 2)])
@@ -71,14 +79,17 @@ def losses_and_gradients(config: RunConfig) -> tuple[Any, dict[str, torch.Tensor
     labels = tokens[:, 1:].contiguous()
     losses = model(tokens[:, :-1], None, None, labels=labels, packed_seq_params=documents)
     (losses * mask).sum().backward()
-    gradients = {name: weight.grad for name, weight in bare.named_parameters()}
+    gradients = {
+        name: weight.main_grad if weight.grad_added_to_main_grad else weight.grad
+        for name, weight in bare.named_parameters()
+    }
     with torch.no_grad():
         logits = model(tokens[:, :-1], None, None, packed_seq_params=documents)
     return (type(bare).__name__, losses.detach(), logits), gradients
 
 
 def compare(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    config = changed(run_config(), sections)
+    config = changed(changed(run_config(), SEPARATE_GRADIENTS), sections)
     parallel_state.destroy_model_parallel()
     form_groups(config.parallel)
     kernels = config.kernels

@@ -16,6 +16,7 @@ from megatron_ext.kernels.fused.cross_entropy import (
     replace_by_gradient,
     row_statistics,
 )
+from megatron_ext.kernels.weight_gradient import accumulate_weight_gradient
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -48,7 +49,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grad = rows @ weight.t()
             replace_by_gradient(grad, labels[chunk], log_sum_exp[chunk], grad_losses[chunk], ctx.part)
             torch.mm(grad, weight, out=grad_hidden[chunk])
-            grad_weight += grad.t() @ rows
+            accumulate_weight_gradient(rows, grad, grad_weight)
         return grad_hidden, grad_weight.to(weight.dtype), None, None, None
 
 

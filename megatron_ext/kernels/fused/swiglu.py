@@ -57,19 +57,18 @@ def _launch(kernel: Any, *tensors: torch.Tensor, size: int) -> None:
     kernel[(rows, triton.cdiv(size, columns))](*tensors, size, COLUMNS=columns, num_warps=warps(columns))
 
 
-def swiglu_forward(gate_up: torch.Tensor) -> torch.Tensor:
-    """As :func:`swiglu`, for a contiguous tensor and without a gradient."""
-    size = gate_up.size(-1) // 2
-    y = gate_up.new_empty(*gate_up.shape[:-1], size)
-    _launch(_forward_kernel, gate_up, y, size=size)
-    return y
+def fill_with_swiglu(gate_up: torch.Tensor, y: torch.Tensor) -> None:
+    """Write what :func:`swiglu` gives into ``y``, without a gradient; both are contiguous."""
+    _launch(_forward_kernel, gate_up, y, size=y.size(-1))
 
 
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_up: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(gate_up)
-        return swiglu_forward(gate_up)
+        y = gate_up.new_empty(*gate_up.shape[:-1], gate_up.size(-1) // 2)
+        fill_with_swiglu(gate_up, y)
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad_y: torch.Tensor) -> torch.Tensor:

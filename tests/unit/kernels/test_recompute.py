@@ -1,29 +1,32 @@
-import weakref
-
 import torch
 
-from megatron_ext.kernels.recompute import recompute_when_needed
+from megatron_ext.kernels.recompute import discard_until_backward
 
 
 def test_a_value_is_freed_and_computed_again() -> None:
     torch.manual_seed(0)
     x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
-    computed = []
+    filled = []
 
-    def compute() -> torch.Tensor:
-        computed.append(1)
-        return x.detach() * 2
+    def fill(target: torch.Tensor) -> None:
+        filled.append(1)
+        target.untyped_storage().copy_((x.detach() * 2).untyped_storage())
 
     value = x * 2
-    kept = weakref.ref(value)
-    with recompute_when_needed(value, compute):
-        output = value @ weight
-    del value
-    assert kept() is None
-    assert not computed
+    output = value @ weight
+    discard_until_backward(value, output, fill)
+    assert value.untyped_storage().nbytes() == 0
+    assert not filled
     upstream = torch.randn_like(output)
     output.backward(upstream)
-    assert len(computed) == 1
+    assert len(filled) == 1
     torch.testing.assert_close(weight.grad, (2 * x.detach()).t() @ upstream)
     torch.testing.assert_close(x.grad, 2 * upstream @ weight.detach().t())
+
+
+def test_without_a_backward_pass_nothing_is_freed() -> None:
+    with torch.no_grad():
+        value = torch.ones(3)
+        discard_until_backward(value, value * 2, lambda _target: None)
+    assert value.tolist() == [1, 1, 1]
