@@ -2,6 +2,7 @@
 
 import platform
 import resource
+import time
 
 import torch
 
@@ -34,6 +35,10 @@ class CpuBackend:
     def peak_memory_bytes(self) -> int:
         """Largest resident set (Linux counts it in KiB)."""
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
+
+    def host_clock(self) -> float:
+        """What this thread has computed, the backward pass too: other work on the machine does not count."""
+        return time.thread_time()
 
     def reset_peak_memory(self) -> None:
         """Linux keeps the largest resident set of a process for as long as it lives."""

@@ -1,5 +1,7 @@
 """NVIDIA GPUs over NCCL."""
 
+import time
+
 import torch
 
 
@@ -27,6 +29,10 @@ class CudaBackend:
     def peak_memory_bytes(self) -> int:
         """Largest memory the allocator has reserved."""
         return torch.cuda.max_memory_reserved(self.device)
+
+    def host_clock(self) -> float:
+        """Wall-clock time: the backward pass is issued by threads of its own."""
+        return time.perf_counter()
 
     def reset_peak_memory(self) -> None:
         """Empty the allocator's cache, then forget the peak."""

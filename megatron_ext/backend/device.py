@@ -33,6 +33,9 @@ class Backend(Protocol):
     def peak_memory_bytes(self) -> int:
         """Largest memory this process has held."""
 
+    def host_clock(self) -> float:
+        """Seconds by which the host's own work is timed."""
+
     def reset_peak_memory(self) -> None:
         """Give back what is cached and start to look for the largest anew, where the system can."""
 

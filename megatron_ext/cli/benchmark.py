@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     result: dict[str, Any] = {"config": config.model_dump(mode="json"), "device": backend.device_name()}
     if arguments.host_overhead:
         overhead = host_overhead(config, backend)
-        estimated = microbatch_seconds(config, gpu)
+        estimated = microbatch_seconds(_on_gpu(config), gpu)
         result["host_overhead"] = dataclasses.asdict(overhead) | {"gpu": gpu.name, "gpu_seconds": estimated}
         lines = _overhead_table(result["host_overhead"])
     else:
@@ -155,6 +155,12 @@ def _config(arguments: argparse.Namespace, environment: ProcessEnvironment) -> R
     if problems := check(run):
         raise ConfigError(problems)
     return run
+
+
+def _on_gpu(config: RunConfig) -> RunConfig:
+    """The same run as a GPU trains it, wherever its host time was measured."""
+    training = config.training.model_copy(update={"precision": "bf16"})
+    return config.model_copy(update={"device": "auto", "training": training})
 
 
 def _table(contenders: list[dict[str, Any]], config: RunConfig) -> Any:
