@@ -11,7 +11,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from megatron_ext.kernels.fused import cross_entropy, rms_norm, rope, swiglu
+from megatron_ext.kernels.adamw import BLOCK, QUIET_NAN
+from megatron_ext.kernels.fused import adamw, cross_entropy, rms_norm, rope, swiglu
 from megatron_ext.kernels.fused.tiles import row_tile, warps
 
 TYPES: dict[str, Any] = {"eps": "fp32", "labels": "*i64"} | dict.fromkeys(
@@ -20,6 +21,11 @@ TYPES: dict[str, Any] = {"eps": "fp32", "labels": "*i64"} | dict.fromkeys(
 FLOATS = ("angles", "largest", "sum_exp", "predicted", "log_sum_exp", "grad_losses", "grad_weight_parts")
 TYPES |= dict.fromkeys(("query_strides", "key_strides", "value_strides"), ("i32", "i32", "i32"))
 TYPES |= dict.fromkeys(FLOATS, "*fp32")
+TYPES |= {"blocks": "*i64", "grad_scale": "*fp32"} | dict.fromkeys(
+    ("keep", "step_size", "correction2", "one_minus_beta1", "beta2", "one_minus_beta2"), "fp32"
+)
+# Gradients, master weights and moments at 18, 12 and 10 bytes a parameter.
+ADAMW_TYPES = (("*fp32", "*fp32", "*fp32"), ("*bf16", "*fp32", "*bf16"), ("*bf16", "*i16", "*bf16"))
 
 
 def kernels() -> Iterator[tuple[Any, int, dict[str, Any]]]:
@@ -41,10 +47,21 @@ def kernels() -> Iterator[tuple[Any, int, dict[str, Any]]]:
     yield cross_entropy._gradient_kernel, warps(cross_entropy.LARGEST_BLOCK), block
 
 
-def compile_for(capability: int, kernel: Any, num_warps: int, constants: dict[str, Any]) -> None:
-    """Down to machine code."""
+def adamw_kernels() -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """The constants and types of the AdamW kernel for each choice of states."""
+    for gradients, master, moments in ADAMW_TYPES:
+        own = {"REMAINDER": master == "*i16", "OWN_MASTER": False, "SCALED": True}
+        types = {"gradients": gradients, "master": master, "exp_avg": moments, "exp_avg_sq": moments}
+        yield own | {"NAN_BITS": QUIET_NAN, "SIZE": BLOCK}, types
+
+
+def compile_for(
+    capability: int, kernel: Any, num_warps: int, constants: dict[str, Any], own: dict[str, str]
+) -> None:
+    """Down to machine code; ``own`` types of arguments go before those of their names."""
     names = kernel.arg_names
-    types = {name: "constexpr" if name in constants else TYPES.get(name, "*bf16") for name in names}
+    known = TYPES | own
+    types = {name: "constexpr" if name in constants else known.get(name, "*bf16") for name in names}
     values = {(names.index(name),): value for name, value in constants.items()}
     source = ASTSource(kernel, types, constexprs=values)
     triton.compile(source, GPUTarget("cuda", capability, 32), options={"num_warps": num_warps})
@@ -52,4 +69,6 @@ def compile_for(capability: int, kernel: Any, num_warps: int, constants: dict[st
 
 if __name__ == "__main__":
     for kernel, num_warps, constants in kernels():
-        compile_for(int(sys.argv[1]), kernel, num_warps, constants)
+        compile_for(int(sys.argv[1]), kernel, num_warps, constants, {})
+    for constants, own in adamw_kernels():
+        compile_for(int(sys.argv[1]), adamw._adamw_kernel, 8, constants, own)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 WORKER = Path(__file__).with_name("compile_worker.py")
-KERNELS = 12
+KERNELS = 15
 
 
 @pytest.mark.parametrize("capability", [80, 90], ids=["A100", "H100"])
