@@ -70,3 +70,4 @@ build/cpp/test_%: tests/cpp/test_%.cpp $(CPP_OBJECTS) tests/cpp/testing.h
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/preprocess.py
+	$(BIN)/python benchmarks/attention.py

@@ -27,7 +27,7 @@ from megatron_ext.train.stop import StopRequest
 from megatron_ext.utils.console import get_logger
 from megatron_ext.utils.stopwatch import Stopwatch
 
-OPTIONAL_PACKAGES = {"Transformer Engine": "transformer_engine", "apex": "apex", "flash-attn": "flash_attn"}
+OPTIONAL_PACKAGES = {"Transformer Engine": "transformer_engine", "apex": "apex"}
 
 logger = get_logger(__name__)
 

@@ -60,6 +60,17 @@ def test_what_a_run_names_must_be_there_and_fit(project: Project, override: str,
     refused(project, message, override)
 
 
+def test_attention_that_cannot_run_here(project: Project) -> None:
+    """Known once the device is, hence after the line that names it."""
+    before = project.files()
+    done = project.launch("kernels.attention_backend=flash4")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert (done.returncode, done.stdout) == (2, "")
+    can = "what can serve here: auto, sdpa_flash, torch"
+    assert errors == [f"error: kernels.attention_backend=flash4: needs an NVIDIA GPU; {can}"]
+    assert project.files().keys() - before.keys() == {"run", "run/run.yaml"}
+
+
 def test_a_tokenizer_that_is_missing_or_that_did_not_make_the_data(project: Project) -> None:
     kind = "tokenizer.type=SentencePieceTokenizer"
     missing = "m.model: cannot read the SentencePiece model: No such file or directory"

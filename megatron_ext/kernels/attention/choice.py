@@ -16,6 +16,7 @@ from megatron_ext.kernels.attention.sdpa import CudnnAttention, SdpaFlashAttenti
 from megatron_ext.utils.console import get_logger
 
 KEY = "kernels.attention_backend"
+OLDEST_CUDNN = 91501  # from which on torch trusts it, `check_prefer_cudnn_attention` in sdp_utils.cpp
 HALF = frozenset({torch.float16, torch.bfloat16})
 ANY = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 Capability = tuple[int, int]
@@ -46,23 +47,31 @@ class Support:
 
 def _sdpa_flash() -> AttentionBackend:
     if "enable_gqa" not in inspect.signature(varlen_attn).parameters:
-        raise MissingDependencyError("torch >= 2.12", "attend inside documents", "pip install -U torch")
+        raise MissingDependencyError("torch 2.13", "attend inside documents", "pip install -U torch")
     return SdpaFlashAttention()
 
 
+def _cudnn() -> AttentionBackend:
+    version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    if version is None or version < OLDEST_CUDNN:
+        raise MissingDependencyError(
+            "cuDNN 9.15.1", f"attend (here: {version or 'none'})", "pip install -U torch"
+        )
+    return CudnnAttention()
+
+
 # Sources: `_validate_head_dims` of flash-attn 4 (Blackwell's 256 is left out: a path of its own), README of flash-attn
-# 2 and 3, and sdp_utils.cpp of torch, which refuses gradients of heads above 192 on the smaller Ampere and Ada chips.
+# 2 and 3, sdp_utils.cpp of torch.
 SUPPORT: dict[str, Support] = {
     "flash4": Support(lambda: FlashAttention("flash4"), {(9, 0): 256, (10, 0): 128, (12, 0): 0}),
     "flash3": Support(lambda: FlashAttention("flash3"), {(9, 0): 256, (10, 0): 0}),
     "flash2": Support(lambda: FlashAttention("flash2"), {(8, 0): 256}),
-    "cudnn": Support(CudnnAttention, {(8, 0): 128}, whole_rows_only=True),
-    "sdpa_flash": Support(_sdpa_flash, {(8, 0): 256, (8, 6): 192, (9, 0): 256, (12, 0): 192}, cpu=True),
+    "cudnn": Support(_cudnn, {(8, 0): 128}, whole_rows_only=True),
+    "sdpa_flash": Support(_sdpa_flash, {(8, 0): 256}, cpu=True),
     "torch": Support(ReferenceAttention, {(0, 0): 1 << 30}, ANY, cpu=True, head_multiple=1),
 }
 
-# flash-attn 2 and torch's flash kernel are the same; cuDNN's uses Hopper's instructions, which is why torch prefers it
-# from there on and not before (`check_prefer_cudnn_attention` in sdp_utils.cpp).
+# flash-attn 2 and torch's flash kernel are one; cuDNN's knows Hopper's instructions: torch prefers it from there on.
 FASTEST_FIRST = ("flash4", "flash3", "cudnn", "flash2", "sdpa_flash", "torch")
 FASTEST_FIRST_BEFORE_HOPPER = ("flash2", "sdpa_flash", "cudnn", "flash4", "flash3", "torch")
 HOPPER = (9, 0)

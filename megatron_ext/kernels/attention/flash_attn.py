@@ -48,7 +48,7 @@ class FlashAttention:
         release = RELEASES[name]
         self.name = name
         self._unlimited = release.unlimited
-        self._rows, self._documents = _functions(name, release)
+        self._rows, self._documents = _functions(release)
 
     def causal(
         self,
@@ -102,15 +102,17 @@ def _output(result: Any) -> torch.Tensor:
     return output
 
 
-def _functions(name: str, release: FlashAttnRelease) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    package, problems = f"{name} ({release.modules[0]})", []
+def _functions(release: FlashAttnRelease) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    problems = []
     for module_name in release.modules:
         try:
             module = importlib.import_module(module_name)
             # Without release 2, the parent of release 4's module is a package that holds nothing.
             return module.flash_attn_func, module.flash_attn_varlen_func
         except ModuleNotFoundError as error:
-            problems.append(f"no module {error.name}")
+            if error.name is None or not module_name.startswith(error.name):  # something that it needs
+                problems.append(str(error))
         except (ImportError, OSError, AttributeError) as error:  # built for another torch or CUDA, most often
             problems.append(str(error))
-    raise MissingDependencyError(package, f"attend ({'; '.join(problems)})", release.install)
+    purpose = f"attend ({'; '.join(problems)})" if problems else "attend"
+    raise MissingDependencyError(release.modules[0], purpose, release.install)

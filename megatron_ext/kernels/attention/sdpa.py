@@ -31,10 +31,10 @@ class SdpaFlashAttention:
         """See :meth:`AttentionBackend.causal`."""
         seq_q, seq_k = query.shape[1], key.shape[1]
         square = seq_q == seq_k and window is None
-        if query.is_cuda and square:
+        if _on_gpu(query) and square:
             with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
                 return _sdpa(query, key, value, scale)
-        if query.is_cuda:
+        if _on_gpu(query):
             packed = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
             starts = _row_starts(query), _row_starts(key)
             return self.varlen(*packed, *starts, seq_q, seq_k, scale, window).view(query.shape)
@@ -54,7 +54,7 @@ class SdpaFlashAttention:
         window: int | None = None,
     ) -> torch.Tensor:
         """See :meth:`AttentionBackend.varlen`."""
-        if not query.is_cuda:
+        if not _on_gpu(query):
             return self._document_by_document(query, key, value, cu_seqlens_q, cu_seqlens_k, scale, window)
         # A window of (-1, 0) is causal attention, lower-right aligned; the left side does not count the query itself.
         output = varlen_attn(
@@ -119,6 +119,10 @@ class CudnnAttention:
     def varlen(self, *_arguments: Any, **_options: Any) -> torch.Tensor:
         """Raises ValueError: the choice of a back end passes this one over where documents are masked."""
         raise ValueError("cudnn serves whole rows only, not documents")
+
+
+def _on_gpu(tensor: torch.Tensor) -> bool:
+    return tensor.is_cuda
 
 
 def _sdpa(
