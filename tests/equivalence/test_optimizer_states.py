@@ -19,11 +19,14 @@ def full(world: World, tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 
 def test_twelve_bytes_follow_eighteen(world: World, full: Finished, tmp_path: Path) -> None:
-    """20 steps in which the loss falls by more than 1: within 3e-2 nats at each, 1e-2 on average."""
+    """20 steps in which the loss falls by more than 1: within 5e-3 nats at each, 2e-3 on average.
+
+    Measured: 9e-4 and 3e-4, so bf16 moments do without stochastic rounding.
+    """
     run = launch(world, tmp_path, *BF16, *HALVES)
     distance = np.abs(np.array(run.column("lm_loss")) - full.column("lm_loss"))
-    assert distance.max() < 3e-2
-    assert distance.mean() < 1e-2
+    assert distance.max() < 5e-3
+    assert distance.mean() < 2e-3
     assert run.column("lm_loss") != full.column("lm_loss")
 
 
@@ -35,6 +38,6 @@ def test_ten_bytes_are_twelve_and_go_on_with_fewer_processes(
     shutil.copytree(tmp_path / "two", tmp_path / "one")
     one = launch(world, tmp_path / "one", *TEN_BYTES)
     two = launch(world, tmp_path / "two", *TEN_BYTES, processes=2)
-    np.testing.assert_allclose(one.column("lm_loss"), full.column("lm_loss"), rtol=0, atol=3e-2)
-    np.testing.assert_allclose(one.column("lm_loss"), two.column("lm_loss"), rtol=0, atol=2e-2)
+    np.testing.assert_allclose(one.column("lm_loss"), full.column("lm_loss"), rtol=0, atol=5e-3)
+    np.testing.assert_allclose(one.column("lm_loss"), two.column("lm_loss"), rtol=0, atol=5e-3)
     assert one.column("lm_loss")[10] == pytest.approx(two.column("lm_loss")[10], abs=1e-4)
