@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train this process's part."""
     # Here, because they import torch and megatron-core: --help does not wait for them.
     from megatron_ext.train.loop import train  # noqa: PLC0415
-    from megatron_ext.train.setup import build_run  # noqa: PLC0415
+    from megatron_ext.train.setup import build_run, leave_processes  # noqa: PLC0415
 
     config = load_resolved(arguments.run_config)
     training = build_run(config, ProcessEnvironment.detect())
@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         for sink in training.sinks:
             sink.close()
+    leave_processes()
     if state.iteration >= config.training.train_iters:
         logger.info(
             f"trained {state.iteration:,} iterations on {state.consumed_tokens:,} tokens; the last checkpoint is in "

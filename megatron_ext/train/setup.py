@@ -125,6 +125,13 @@ def start_processes(config: RunConfig, environment: ProcessEnvironment, backend:
     model_parallel_cuda_manual_seed(seed)
 
 
+def leave_processes() -> None:
+    """End the connections once all processes are done; left to the interpreter's end, their threads may abort it."""
+    dist.barrier()
+    parallel_state.destroy_model_parallel()
+    dist.destroy_process_group()
+
+
 def form_groups(parallel: ParallelConfig) -> None:
     """Make megatron-core's process groups, in place of those of another layout."""
     parallel_state.destroy_model_parallel()

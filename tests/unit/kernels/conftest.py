@@ -1,13 +1,7 @@
-"""Triton's kernels on the GPU where there is one, and in Triton's interpreter elsewhere."""
-
-import os
+"""Kernels on the GPU where there is one, and in Triton's interpreter (see tests/conftest.py) elsewhere."""
 
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    # Read when a kernel is decorated, hence before any test imports one.
-    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -1,4 +1,4 @@
-"""The command as a process that can be killed, with each input a part of its own, however small it is."""
+"""The command as a process that can be killed: each input is a part of its own, and none is done in an instant."""
 
 import os
 import subprocess
@@ -10,11 +10,20 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 SOURCE = """\
 import sys
+import time
 from megatron_ext.cli.main import run_verb
-from megatron_ext.data import preprocess_plan
+from megatron_ext.data import preprocess_plan, preprocess_write
+
+finish_part = preprocess_write.finish_part
+
+def finish_slowly(*part):
+    marker = finish_part(*part)
+    time.sleep(0.2)
+    return marker
 
 if __name__ == "__main__":
     preprocess_plan.SMALL_BYTES = 0
+    preprocess_write.finish_part = finish_slowly
     raise SystemExit(run_verb("preprocess", sys.argv[1:]))
 """
 

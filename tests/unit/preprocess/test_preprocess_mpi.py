@@ -1,5 +1,6 @@
 """Several ranks write what one process writes, and end together."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -25,7 +26,8 @@ MPIRUN = shutil.which("mpirun", path=f"{BIN}{os.pathsep}{os.environ['PATH']}")
 
 
 def needs_mpirun(test: Callable[..., None]) -> Callable[..., None]:
-    return pytest.mark.launchers(pytest.mark.skipif(MPIRUN is None, reason="no mpirun")(test))
+    absent = MPIRUN is None or importlib.util.find_spec("mpi4py") is None
+    return pytest.mark.launchers(pytest.mark.skipif(absent, reason="no mpirun or no mpi4py")(test))
 
 
 OPTIONS = (

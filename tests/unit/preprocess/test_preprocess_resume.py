@@ -138,7 +138,7 @@ def test_a_kill_at_any_step_changes_nothing_in_the_end(
 def test_a_killed_command_goes_on(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
     for number in range(6):
-        write_input(tmp_path / "in" / f"{number}.jsonl", 20_000)
+        write_input(tmp_path / "in" / f"{number}.jsonl", 2_000)
     shards = seed % 2 == 1
     command = ["--input", str(tmp_path / "in"), "--tokenizer-type", "ByteTokenizer", "--on-error", "skip"]
     command += ["--json-keys", "text", "title", "--append-eod", "--workers", "1"]
@@ -349,7 +349,7 @@ def test_signals_end_it_and_it_says_how_to_go_on(
     tmp_path: Path, number: signal.Signals, exit_code: int, workers: str
 ) -> None:
     for name in range(8):
-        write_input(tmp_path / "in" / f"{name}.jsonl", 20_000)
+        write_input(tmp_path / "in" / f"{name}.jsonl", 2_000)
     command = ["--input", str(tmp_path / "in"), "--tokenizer-type", "ByteTokenizer", "--json-keys", "title"]
     command += ["--output-prefix", str(tmp_path / "out" / "p"), "--workers", workers]
     process = start(command, tmp_path)
