@@ -43,18 +43,7 @@ def import_hf(hf_path: Path, output: Path, overwrite: bool = False) -> Path:
     Raises:
         ConversionError: the input is not understood in full, or the output is in the way.
     """
-    if not hf_path.is_dir():
-        raise ConversionError(
-            f"{hf_path}: no such folder; download it first: hf download NAME --local-dir DIR"
-        )
-    config = assets.read_config(hf_path)
-    family = family_of(config)
-    model = family.model_config(config)
-    rules = family.rules(model)
-    source = SafetensorsReader(hf_path)
-    plan = list(steps(rules, model.num_layers))
-    _check_names(source, plan, rules, model.num_layers)
-    _check_contents(source, plan, rules, model)
+    model, source, plan = open_hf(hf_path)
     with output_directory(
         output, overwrite=overwrite, source=hf_path, is_replaceable=_is_import
     ) as temporary:
@@ -67,6 +56,30 @@ def import_hf(hf_path: Path, output: Path, overwrite: bool = False) -> Path:
         name = store.commit(folder, 0).name
         write_text(temporary / MODEL_YAML, _model_yaml(model, hf_path))
     return output / name
+
+
+def open_hf(hf_path: Path) -> tuple[ModelConfig, SafetensorsReader, list[Step]]:
+    """Read and check everything of a Hugging Face folder but the values.
+
+    Returns:
+        The model, its tensors, and what becomes of them.
+
+    Raises:
+        ConversionError: the folder is not there, or is not understood in full.
+    """
+    if not hf_path.is_dir():
+        raise ConversionError(
+            f"{hf_path}: no such folder; download it first: hf download NAME --local-dir DIR"
+        )
+    config = assets.read_config(hf_path)
+    family = family_of(config)
+    model = family.model_config(config)
+    rules = family.rules(model)
+    source = SafetensorsReader(hf_path)
+    plan = list(steps(rules, model.num_layers))
+    _check_names(source, plan, rules, model.num_layers)
+    _check_contents(source, plan, rules, model)
+    return model, source, plan
 
 
 def _is_import(path: Path) -> bool:
