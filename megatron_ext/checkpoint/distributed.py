@@ -85,6 +85,25 @@ def _without_shared_state(common: dict[str, Any]) -> dict[str, Any]:
     return {**common, "optimizer": optimizer}
 
 
+def load_slices(source: SliceReader, model: list[Any], optimizer: MegatronOptimizer) -> None:
+    """Fill the model, and the optimizer's master weights, each process reading only the slices that it owns.
+
+    Rows that pad the vocabulary, which ``source`` does not have, become zeros, as on loading a checkpoint.
+    """
+    state = _sharded_state(model, None, is_loading=True)
+    apply_factories(state)
+    with torch.no_grad():
+        for part in nested_values(state):  # each one's data is a view of the model's own memory
+            offsets, sizes = list(part.global_offset), [1] * part.prepend_axis_num + list(part.local_shape)
+            if part.allow_shape_mismatch:
+                sizes[0] = max(0, min(sizes[0], source.shape(part.key)[0] - offsets[0]))
+                part.data[sizes[0] :] = 0
+            kept = sizes[part.prepend_axis_num :]
+            if kept[0] > 0:
+                part.data[: kept[0]] = source.read_slice(part.key, offsets, sizes).reshape(kept)
+    optimizer.reload_model_params()
+
+
 def load_distributed(
     folder: Path, model: list[Any], optimizer: MegatronOptimizer, *, with_optimizer: bool
 ) -> None:
@@ -117,25 +136,6 @@ def load_distributed(
         optimizer.load_state_dict(state if saved is None else converted(saved, state, optimizer))
     else:
         optimizer.reload_model_params()
-
-
-def load_slices(source: SliceReader, model: list[Any], optimizer: MegatronOptimizer) -> None:
-    """Fill the model, and the optimizer's master weights, each process reading only the slices that it owns.
-
-    Rows that pad the vocabulary, which ``source`` does not have, become zeros, as on loading a checkpoint.
-    """
-    state = _sharded_state(model, None, is_loading=True)
-    apply_factories(state)
-    with torch.no_grad():
-        for part in nested_values(state):  # each one's data is a view of the model's own memory
-            offsets, sizes = list(part.global_offset), [1] * part.prepend_axis_num + list(part.local_shape)
-            if part.allow_shape_mismatch:
-                sizes[0] = max(0, min(sizes[0], source.shape(part.key)[0] - offsets[0]))
-                part.data[sizes[0] :] = 0
-            kept = sizes[part.prepend_axis_num :]
-            if kept[0] > 0:
-                part.data[: kept[0]] = source.read_slice(part.key, offsets, sizes).reshape(kept)
-    optimizer.reload_model_params()
 
 
 def _sharded_state(
