@@ -17,6 +17,7 @@ from megatron_ext.convert.dtypes import converted, dtype_named
 from megatron_ext.convert.families import family_of
 from megatron_ext.convert.hf_source import TensorSource, open_weights
 from megatron_ext.convert.output import output_directory
+from megatron_ext.convert.read_ahead import read_ahead
 from megatron_ext.convert.rules import LAYER, Drop, Rule, Shape, Step, Tied, steps
 from megatron_ext.errors import ConversionError
 from megatron_ext.utils.atomic import write_text
@@ -153,12 +154,20 @@ def _write_tensors(
         CanonicalWriter(folder, canonical_shapes(model)) as writer,
         progress("importing", total, "bytes") as advance,
     ):
-        for step in plan:
-            fused = step.rule.fuse([source.read(name) for name in step.hf_names], model)
-            # After fusing: parts lie in the file's pages, and only the whole takes memory of its own.
-            whole = converted(" or ".join(step.hf_names), fused, wanted or fused.dtype)
+        wholes = read_ahead(lambda step: _whole(source, step, model, wanted), plan)
+        for step, whole in zip(plan, wholes, strict=True):
             writer.add(step.rule.canonical, whole, step.layer)
             advance(sum(_num_bytes(source, name) for name in step.hf_names), step.hf_names[-1])
+
+
+def _whole(source: TensorSource, step: Step, model: ModelConfig, wanted: torch.dtype | None) -> torch.Tensor:
+    parts = [source.read(name) for name in step.hf_names]
+    fused = step.rule.fuse(parts, model)
+    if wanted is not None and wanted != fused.dtype:
+        # After fusing: the parts lie in the file's pages, and only the whole takes memory of its own.
+        return converted(" or ".join(step.hf_names), fused, wanted)
+    # A tensor that has only changed its name is still in the file: read it here, not when it is written.
+    return fused.clone() if fused is parts[0] else fused
 
 
 def _num_bytes(source: TensorSource, name: str) -> int:

@@ -14,6 +14,7 @@ from megatron_ext.convert import assets
 from megatron_ext.convert.dtypes import converted, dtype_named
 from megatron_ext.convert.families import DEFAULT_FAMILY, family_of
 from megatron_ext.convert.output import output_directory
+from megatron_ext.convert.read_ahead import read_ahead
 from megatron_ext.convert.rules import Family, Shape, Step, steps
 from megatron_ext.convert.safetensors_files import MAX_SHARD_BYTES, TensorInfo, write_shards
 from megatron_ext.errors import ConversionError
@@ -101,12 +102,13 @@ class HFExport:
         )
 
     def tensors(self, advance: Callable[[int, str], None]) -> Iterator[tuple[str, torch.Tensor]]:
-        """Names and values, read one canonical tensor of one layer at a time; ``advance`` is told the bytes."""
+        """Names and values, in the order of ``infos``; ``advance`` is told the bytes and name of each.
+
+        One canonical tensor of one layer is in memory, and the next, which is read ahead.
+        """
         infos = {info.name: info for info in self.infos}
-        for step in self._plan:
-            for name, part in zip(
-                step.hf_names, step.rule.split(self._read(step), self.manifest.model), strict=True
-            ):
+        for step, whole in zip(self._plan, read_ahead(self._read, self._plan), strict=True):
+            for name, part in zip(step.hf_names, step.rule.split(whole, self.manifest.model), strict=True):
                 yield name, converted(name, part, infos[name].dtype)
                 advance(infos[name].num_bytes, name)
 
