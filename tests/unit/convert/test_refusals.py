@@ -1,9 +1,6 @@
 """What is not understood is refused by name, before anything is written."""
 
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -225,37 +222,6 @@ def test_overwrite_spares_what_a_conversion_did_not_make(hf: Path, tmp_path: Pat
     with pytest.raises(ConversionError, match="lies inside the output"):
         import_hf(hf, tmp_path, overwrite=True)
     assert (output / "iter_0000600" / ".metadata").is_file()
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from megatron_ext.checkpoint.canonical import CanonicalReader, CanonicalWriter
-from megatron_ext.convert.from_hf import import_hf
-from megatron_ext.convert.to_hf import export_hf
-
-def kill(*_arguments, **_keywords):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-source, output, direction = sys.argv[1:]
-if direction == "from-hf":
-    CanonicalWriter._finish = kill
-    import_hf(Path(source), Path(output))
-else:
-    CanonicalReader.read_layer = kill
-    export_hf(Path(source), Path(output))
-"""
-
-
-def test_a_killed_conversion_leaves_nothing_that_looks_complete(hf: Path, tmp_path: Path) -> None:
-    import_hf(hf, tmp_path / "checkpoint")
-    for source, direction in ((hf, "from-hf"), (tmp_path / "checkpoint", "to-hf")):
-        output = tmp_path / f"output-{direction}"
-        ended = subprocess.run([sys.executable, "-c", KILLED, source, output, direction], check=False)
-        assert ended.returncode == -signal.SIGKILL
-        assert not output.exists()
-    visible = sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith("."))
-    assert visible == ["checkpoint", "hf"]
 
 
 def test_the_command_says_what_it_made_and_what_is_wrong(
