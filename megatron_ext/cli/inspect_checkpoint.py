@@ -25,8 +25,8 @@ examples:
   python tools/inspect_checkpoint.py Llama-2-7b-hf --norms
   python tools/inspect_checkpoint.py --diff checkpoints/llama2_7b Llama-2-7b-hf
 
-A folder is a run's checkpoints (its latest), one iter_… folder of them, or a Hugging Face folder with
-safetensors. Values are read by --norms and --diff only, one tensor at a time.
+A folder is a run's checkpoints (its latest), one iter_… folder of them, or a Hugging Face folder.
+Values are read by --norms and --diff only, one tensor at a time.
 
 Exit code of --diff: 0 if all tensors are equal bit for bit, 1 if some differ, 2 for an error. Folders of
 different kinds are compared as canonical tensors; rows that pad the vocabulary, optimizer state and

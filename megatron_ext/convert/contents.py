@@ -15,7 +15,7 @@ from megatron_ext.checkpoint.manifest import Manifest
 from megatron_ext.checkpoint.store import LATEST, CheckpointStore
 from megatron_ext.convert import assets
 from megatron_ext.convert.hf_slices import HFSlices
-from megatron_ext.convert.safetensors_files import SafetensorsReader
+from megatron_ext.convert.hf_source import open_weights
 from megatron_ext.errors import ConversionError
 
 STACKED = "decoder.layers."
@@ -48,14 +48,14 @@ class HFTable:
     """The tensors of a Hugging Face folder under their own names; any architecture.
 
     Args:
-        folder: with safetensors.
+        folder: with weights.
 
     Raises:
         ConversionError: the weights are missing or damaged.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._source = SafetensorsReader(folder)
+        self._source = open_weights(folder)
 
     def keys(self) -> list[str]:
         """Names of the tensors, sorted, layer 10 after layer 9."""
