@@ -51,7 +51,7 @@ def export_hf(
     """
     export = HFExport.open(checkpoint, dtype)
     with output_directory(
-        output, overwrite=overwrite, source=export.folder, is_replaceable=_is_export
+        output, overwrite=overwrite, source=export.folder, is_replaceable=is_export
     ) as temporary:
         with progress("exporting", sum(info.num_bytes for info in export.infos), "bytes") as advance:
             write_shards(temporary, export.infos, export.tensors(advance), max_shard_bytes)
@@ -119,7 +119,8 @@ class HFExport:
         return self._reader.read(key, rows=self.manifest.model.vocab_size if key in VOCABULARY_KEYS else None)
 
 
-def _is_export(path: Path) -> bool:
+def is_export(path: Path) -> bool:
+    """Whether a folder is what ``export_hf`` makes."""
     return (path / assets.CONFIG).is_file() and any(path.glob("model*.safetensors"))
 
 

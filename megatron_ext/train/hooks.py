@@ -9,10 +9,11 @@ import torch.distributed as dist
 
 from megatron_ext.backend.device import Backend
 from megatron_ext.config.sections import RunConfig
-from megatron_ext.convert.to_hf import export_hf
+from megatron_ext.convert.output import check_output
+from megatron_ext.convert.to_hf import export_hf, is_export
 from megatron_ext.data.blend import ValidationDataset
 from megatron_ext.data.build import Datasets
-from megatron_ext.errors import TrainingError
+from megatron_ext.errors import ConversionError, TrainingError
 from megatron_ext.model.flops import flops_per_token
 from megatron_ext.observe.metrics import TrainRecord
 from megatron_ext.observe.throughput import FULL_ATTENTION, Throughput, peak_tflops
@@ -148,7 +149,11 @@ class ExportHook:
     """Hugging Face format in ``<run_dir>/hf`` once the run is complete, from the checkpoint that was just saved."""
 
     def before_training(self, run: Run, state: TrainState) -> None:
-        """There is nothing to export yet."""
+        """Refuse now what could not be replaced at the end."""
+        try:
+            check_output(Path(run.config.hf_dir), overwrite=True, is_replaceable=is_export)
+        except ConversionError as error:
+            raise ConversionError(f"checkpoint.export_hf: {error}") from error
 
     def after_step(self, run: Run, state: TrainState, outcome: StepOutcome) -> None:
         """Only a run that is complete is exported."""

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from megatron_ext.config.rules import check
 from megatron_ext.config.sections import RunConfig
-from megatron_ext.errors import CheckpointError
+from megatron_ext.errors import CheckpointError, ConversionError
+from megatron_ext.train.hooks import ExportHook
 from megatron_ext.train.start import HFStart, find_start
+from megatron_ext.train.state import TrainState
 
 SHAPE = {
     "num_layers": 2, "hidden_size": 16, "ffn_hidden_size": 32, "num_attention_heads": 2, "vocab_size": 300,
@@ -79,3 +82,16 @@ def test_a_folder_that_is_missing_or_not_understood_is_named_with_the_key(tmp_pa
     (hf / "config.json").write_text(json.dumps({**content, "model_type": "t5"}))
     with pytest.raises(CheckpointError, match=r"checkpoint\.load_hf=.*'t5' is not supported"):
         find_start(run_config(tmp_path, {"load_hf": str(hf)}))
+
+
+def test_what_the_export_could_not_replace_is_refused_before_training(tmp_path: Path, hf: Path) -> None:
+    config = run_config(tmp_path, {"export_hf": True})
+    run: Any = SimpleNamespace(config=config)
+    ExportHook().before_training(run, TrainState())
+    hf.rename(tmp_path / "earlier")
+    Path(config.hf_dir).parent.mkdir()
+    (tmp_path / "earlier").rename(config.hf_dir)
+    ExportHook().before_training(run, TrainState())
+    (Path(config.hf_dir) / "config.json").unlink()
+    with pytest.raises(ConversionError, match=r"checkpoint\.export_hf: .*run/hf: not the output"):
+        ExportHook().before_training(run, TrainState())
