@@ -37,9 +37,9 @@ def output_directory(
     Raises:
         ConversionError: ``path`` may not be written.
     """
-    check_output(path, overwrite=overwrite, is_replaceable=is_replaceable)
     if source.resolve().is_relative_to(path.resolve()):
         raise ConversionError(f"{path}: the input {source} lies inside the output")
+    check_output(path, overwrite=overwrite, is_replaceable=is_replaceable)
     replaced = path.with_name(f".{path.name}.replaced.tmp")
     with atomic_directory(path) as temporary:
         yield temporary

@@ -148,7 +148,7 @@ class SaveHook:
 class ExportHook:
     """Hugging Face format in ``<run_dir>/hf`` once the run is complete, from the checkpoint that was just saved."""
 
-    def before_training(self, run: Run, state: TrainState) -> None:
+    def before_training(self, run: Run, state: TrainState) -> None:  # noqa: ARG002
         """Refuse now what could not be replaced at the end."""
         try:
             check_output(Path(run.config.hf_dir), overwrite=True, is_replaceable=is_export)

@@ -21,7 +21,8 @@ def test_every_process_gets_what_it_would_load_from_the_import(tmp_path: Path) -
     for kind in MODELS:
         config = LlamaConfig(
             vocab_size=MODEL["vocab_size"], hidden_size=MODEL["hidden_size"],
-            intermediate_size=MODEL["ffn_hidden_size"], num_hidden_layers=MODEL["num_layers"], num_attention_heads=MODEL["num_attention_heads"],
+            intermediate_size=MODEL["ffn_hidden_size"], num_hidden_layers=MODEL["num_layers"],
+            num_attention_heads=MODEL["num_attention_heads"],
             num_key_value_heads=MODEL["num_query_groups"], tie_word_embeddings=kind == "tied",
         )  # fmt: skip
         LlamaForCausalLM(config).save_pretrained(tmp_path / kind / "hf")
