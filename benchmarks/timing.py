@@ -72,12 +72,13 @@ def best(starts: list[Start]) -> Start:
 
 def _measured(work: Callable[..., object], arguments: tuple[object, ...]) -> Start:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the largest size so far
-    before = _status("VmRSS")
+    before = process_megabytes("VmRSS")
     took = seconds(lambda: work(*arguments))
-    return Start(took, _status("VmHWM") - before)
+    return Start(took, process_megabytes("VmHWM") - before)
 
 
-def _status(key: str) -> float:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+def process_megabytes(key: str, process: int | str = "self") -> float:
+    """A size in ``/proc/PID/status``, such as ``VmHWM``."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
     line = next(line for line in lines if line.startswith(f"{key}:"))
     return int(line.split()[1]) * 1024 / 1e6

@@ -1,11 +1,14 @@
 """Model and optimizer to and from megatron-core's ``torch_dist`` files, from any layout to any other."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException
-from megatron.core.dist_checkpointing.mapping import ShardedObject
+from megatron.core.dist_checkpointing.dict_utils import nested_values
+from megatron.core.dist_checkpointing.mapping import ShardedObject, apply_factories
 from megatron.core.dist_checkpointing.strategies import torch as megatron_torch
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.utils import unwrap_model
@@ -27,6 +30,18 @@ OPTIMIZER_SHARDING = {
     "distrib_optim_sharding_type": FULLY_RESHARDABLE,
     "distrib_optim_fully_reshardable_mem_efficient": True,
 }
+
+
+class SliceReader(Protocol):
+    """Canonical tensors (see ``checkpoint/canonical.py``) from wherever they are."""
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Shape of the whole tensor, layers stacked."""
+        ...
+
+    def read_slice(self, key: str, offsets: Sequence[int], sizes: Sequence[int]) -> torch.Tensor:
+        """A box of a tensor, on the CPU."""
+        ...
 
 
 class InProcessStrategy(megatron_torch.TorchDistSaveShardedStrategy):  # type: ignore[misc]
@@ -68,6 +83,25 @@ def _without_shared_state(common: dict[str, Any]) -> dict[str, Any]:
     """What must be equal on all ranks: a distributed optimizer gathers its state on some of them, as tensors."""
     optimizer = {name: part for name, part in common["optimizer"].items() if name != "param_state"}
     return {**common, "optimizer": optimizer}
+
+
+def load_slices(source: SliceReader, model: list[Any], optimizer: MegatronOptimizer) -> None:
+    """Fill the model, and the optimizer's master weights, each process reading only the slices that it owns.
+
+    Rows that pad the vocabulary, which ``source`` does not have, become zeros, as on loading a checkpoint.
+    """
+    state = _sharded_state(model, None, is_loading=True)
+    apply_factories(state)
+    with torch.no_grad():
+        for part in nested_values(state):  # each one's data is a view of the model's own memory
+            offsets, sizes = list(part.global_offset), [1] * part.prepend_axis_num + list(part.local_shape)
+            if part.allow_shape_mismatch:
+                sizes[0] = max(0, min(sizes[0], source.shape(part.key)[0] - offsets[0]))
+                part.data[sizes[0] :] = 0
+            kept = sizes[part.prepend_axis_num :]
+            if kept[0] > 0:
+                part.data[: kept[0]] = source.read_slice(part.key, offsets, sizes).reshape(kept)
+    optimizer.reload_model_params()
 
 
 def load_distributed(

@@ -6,6 +6,7 @@ from typing import get_args
 
 from megatron_ext.checkpoint.manifest import DtypeName
 
+KEEP = "keep"
 EPILOG = """\
 examples:
   python tools/convert_checkpoint.py from-hf --hf-path Llama-2-7b-hf --output checkpoints/llama2_7b
@@ -15,8 +16,9 @@ examples:
 loads with any tensor, pipeline and data parallelism, and exports from any. One tensor is in memory at a time.
 """
 FROM_HF = """\
-Make a checkpoint that a run can start from out of a Hugging Face model folder (config.json, safetensors,
-tokenizer). Supported: model_type llama without rope scaling, biases or quantisation; anything else is refused
+Make a checkpoint that a run can start from out of a Hugging Face model folder (config.json, weights,
+tokenizer). Weights are safetensors or, read without running code, pytorch_model*.bin.
+Supported: model_type llama without rope scaling, biases or quantisation; anything else is refused
 by name.
 """
 TO_HF = """\
@@ -55,10 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a run's checkpoint folder (its latest), or one iter_… folder",
     )
     exporting.add_argument("--output", type=Path, required=True, metavar="D", help="model folder to make")
-    exporting.add_argument(
-        "--dtype", choices=get_args(DtypeName), help="of the weights (default: as in the checkpoint)"
-    )
     for direction in (importing, exporting):
+        direction.add_argument(
+            "--dtype",
+            choices=(KEEP, *get_args(DtypeName)),
+            default=KEEP,
+            help="of the weights that are written (default: %(default)s, each as it is)",
+        )
         direction.add_argument(
             "--overwrite", action="store_true", help="replace an earlier output of this command"
         )
@@ -71,16 +76,17 @@ def run(arguments: argparse.Namespace) -> int:
     from megatron_ext.convert.to_hf import export_hf  # noqa: PLC0415
 
     output: Path = arguments.output
+    dtype: DtypeName | None = None if arguments.dtype == KEEP else arguments.dtype
     model_yaml = output / MODEL_YAML
     if arguments.direction == "from-hf":
-        folder = import_hf(arguments.hf_path, output, arguments.overwrite)
+        folder = import_hf(arguments.hf_path, output, arguments.overwrite, dtype)
         print(
             f"made {folder} ({_gigabytes(folder)}) and {model_yaml}\n"
             f"next: name {model_yaml} under defaults: in a run's YAML, and start from the weights with\n"
             f"  ./launch.sh RUN.yaml checkpoint.load={output}"
         )
     else:
-        export_hf(arguments.checkpoint, output, arguments.dtype, arguments.overwrite)
+        export_hf(arguments.checkpoint, output, dtype, arguments.overwrite)
         print(
             f"made {output} ({_gigabytes(output)}), which transformers loads\n"
             f'next: python tools/generate.py --hf-path {output} --prompt "…"'

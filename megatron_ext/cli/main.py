@@ -39,6 +39,10 @@ VERBS: dict[str, Verb] = {
     "convert": Verb(
         "megatron_ext.cli.convert", "import a Hugging Face checkpoint, or export one", intermixed=False
     ),
+    "inspect-checkpoint": Verb(
+        "megatron_ext.cli.inspect_checkpoint",
+        "describe a checkpoint or a Hugging Face folder, or compare two",
+    ),
     "launch": Verb(
         "megatron_ext.cli.launch", "start a training run from YAML files, or plan it with --dry-run"
     ),

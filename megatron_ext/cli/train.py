@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from megatron_ext.config.dump import load_resolved
+from megatron_ext.config.sections import RunConfig
 from megatron_ext.launch.environment import ProcessEnvironment
 from megatron_ext.utils.console import get_logger
 
@@ -38,8 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if state.iteration >= config.training.train_iters:
         logger.info(
             f"trained {state.iteration:,} iterations on {state.consumed_tokens:,} tokens; the last checkpoint is in "
-            f"{config.checkpoint_dir}. Next: python tools/convert_checkpoint.py to-hf "
-            f"--checkpoint {config.checkpoint_dir} --output {config.run_dir}/hf"
+            f"{config.checkpoint_dir}. {_next(config)}"
         )
     else:
         logger.info(
@@ -47,3 +47,13 @@ def run(arguments: argparse.Namespace) -> int:
             "the same launch.sh command resumes"
         )
     return 0
+
+
+def _next(config: RunConfig) -> str:
+    if config.checkpoint.export_hf:
+        command = f'python tools/generate.py --hf-path {config.hf_dir} --prompt "…"'
+        return f"In Hugging Face format it is {config.hf_dir}. Next: {command}"
+    return (
+        f"Next: python tools/convert_checkpoint.py to-hf --checkpoint {config.checkpoint_dir} "
+        f"--output {config.hf_dir}"
+    )

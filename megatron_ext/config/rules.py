@@ -54,6 +54,16 @@ def _tokenizer_model(run: RunConfig) -> Iterator[Violation]:
         )
 
 
+def _start(run: RunConfig) -> Iterator[Violation]:
+    checkpoint = run.checkpoint
+    if checkpoint.load is not None and checkpoint.load_hf is not None:
+        yield Violation(
+            ("checkpoint.load_hf", "checkpoint.load"),
+            f"checkpoint.load_hf={checkpoint.load_hf} and checkpoint.load={checkpoint.load} are two places to start "
+            "from; remove one",
+        )
+
+
 def _launcher(run: RunConfig) -> Iterator[Violation]:
     launch = run.launch
     if launch.node_rank >= launch.nnodes:
@@ -77,5 +87,6 @@ RULES: tuple[Rule, ...] = (
     _tokenizer_model,
     *DATA_RULES,
     *TRAINING_RULES,
+    _start,
     _launcher,
 )

@@ -272,6 +272,13 @@ class CheckpointConfig(Section):
     load: str | None = Field(
         default=None, description="checkpoint whose weights a fresh run starts from; default: random"
     )
+    load_hf: str | None = Field(
+        default=None,
+        description="Hugging Face folder whose weights a fresh run starts from, without an import",
+    )
+    export_hf: bool = Field(
+        default=False, description="write Hugging Face format to <run_dir>/hf when training is complete"
+    )
     save: str | None = Field(
         default=None, description="folder; default: <run_dir>/checkpoints. A run resumes from its latest"
     )
@@ -350,3 +357,8 @@ class RunConfig(Section):
     def checkpoint_dir(self) -> str:
         """Folder of this run's own checkpoints."""
         return self.checkpoint.save or f"{self.run_dir}/checkpoints"
+
+    @property
+    def hf_dir(self) -> str:
+        """Folder of the Hugging Face model that ``checkpoint.export_hf`` writes."""
+        return f"{self.run_dir}/hf"

@@ -1,5 +1,6 @@
 """A Hugging Face folder becomes a canonical checkpoint, with one fused tensor of one layer in memory."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +9,16 @@ import torch
 import yaml
 
 from megatron_ext.checkpoint.canonical import DTYPES, CanonicalWriter, canonical_shapes
-from megatron_ext.checkpoint.manifest import Manifest, writer_versions
+from megatron_ext.checkpoint.manifest import DtypeName, Manifest, writer_versions
 from megatron_ext.checkpoint.store import LATEST, CheckpointStore
 from megatron_ext.config.sections import ModelConfig
 from megatron_ext.convert import assets
+from megatron_ext.convert.dtypes import converted, dtype_named
 from megatron_ext.convert.families import family_of
+from megatron_ext.convert.hf_source import TensorSource, open_weights
 from megatron_ext.convert.output import output_directory
+from megatron_ext.convert.read_ahead import read_ahead
 from megatron_ext.convert.rules import LAYER, Drop, Rule, Shape, Step, Tied, steps
-from megatron_ext.convert.safetensors_files import SafetensorsReader
 from megatron_ext.errors import ConversionError
 from megatron_ext.utils.atomic import write_text
 from megatron_ext.utils.console import get_logger, progress
@@ -27,21 +30,52 @@ _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 logger = get_logger(__name__)
 
 
-def import_hf(hf_path: Path, output: Path, overwrite: bool = False) -> Path:
+def import_hf(hf_path: Path, output: Path, overwrite: bool = False, dtype: DtypeName | None = None) -> Path:
     """Make what a run can start from: ``iter_0000000``, ``latest`` and ``model.yaml`` in ``output``.
 
     Everything is checked before anything is written, and ``output`` appears when it is complete.
 
     Args:
-        hf_path: folder with ``config.json`` and safetensors; tokenizer files are carried along.
+        hf_path: folder with ``config.json`` and weights, safetensors or ``pytorch_model*.bin``; generation
+            settings and tokenizer files are carried along.
         output: new folder.
         overwrite: replace an earlier import.
+        dtype: fp32, bf16 or fp16; None keeps each tensor's own.
 
     Returns:
         The folder of the checkpoint.
 
     Raises:
         ConversionError: the input is not understood in full, or the output is in the way.
+    """
+    wanted = dtype_named(dtype)
+    model, source, plan = open_hf(hf_path, wanted)
+    with output_directory(
+        output, overwrite=overwrite, source=hf_path, is_replaceable=_is_import
+    ) as temporary:
+        store = CheckpointStore(temporary)
+        folder = store.begin(0)
+        _write_tensors(folder, source, plan, model, wanted)
+        if not set(assets.copy_assets(hf_path, folder / assets.FOLDER)) & set(assets.TOKENIZER_MODELS):
+            logger.warning(f"{hf_path} has no tokenizer: the checkpoint will carry none")
+        _manifest(wanted or source.dtype(plan[0].hf_names[0]), model).write(folder)
+        name = store.commit(folder, 0).name
+        write_text(temporary / MODEL_YAML, _model_yaml(model, hf_path))
+    return output / name
+
+
+def open_hf(hf_path: Path, wanted: torch.dtype | None = None) -> tuple[ModelConfig, TensorSource, list[Step]]:
+    """Read and check everything of a Hugging Face folder but the values.
+
+    Args:
+        hf_path: the folder.
+        wanted: what all tensors will become; None where they keep their types, which then must agree.
+
+    Returns:
+        The model, its tensors, and what becomes of them.
+
+    Raises:
+        ConversionError: the folder is not there, or is not understood in full.
     """
     if not hf_path.is_dir():
         raise ConversionError(
@@ -51,22 +85,11 @@ def import_hf(hf_path: Path, output: Path, overwrite: bool = False) -> Path:
     family = family_of(config)
     model = family.model_config(config)
     rules = family.rules(model)
-    source = SafetensorsReader(hf_path)
+    source = open_weights(hf_path)
     plan = list(steps(rules, model.num_layers))
     _check_names(source, plan, rules, model.num_layers)
-    _check_contents(source, plan, rules, model)
-    with output_directory(
-        output, overwrite=overwrite, source=hf_path, is_replaceable=_is_import
-    ) as temporary:
-        store = CheckpointStore(temporary)
-        folder = store.begin(0)
-        _write_tensors(folder, source, plan, model)
-        if not set(assets.copy_assets(hf_path, folder / assets.FOLDER)) & set(assets.TOKENIZER_MODELS):
-            logger.warning(f"{hf_path} has no tokenizer: the checkpoint will carry none")
-        _manifest(source, plan[0], model).write(folder)
-        name = store.commit(folder, 0).name
-        write_text(temporary / MODEL_YAML, _model_yaml(model, hf_path))
-    return output / name
+    _check_contents(source, plan, rules, model, wanted)
+    return model, source, plan
 
 
 def _is_import(path: Path) -> bool:
@@ -74,21 +97,23 @@ def _is_import(path: Path) -> bool:
     return names == ["iter_0000000"] and (path / MODEL_YAML).is_file() and (path / LATEST).is_file()
 
 
-def _check_names(
-    source: SafetensorsReader, plan: Sequence[Step], rules: Sequence[Rule], num_layers: int
-) -> None:
-    """Every source tensor is consumed, every target produced, exactly once."""
-    wanted = Counter(name for step in plan for name in step.hf_names)
-    optional = {
+def optional_names(rules: Sequence[Rule], num_layers: int) -> set[str]:
+    """Tensors that a Hugging Face folder may hold and a checkpoint never does."""
+    return {
         rule.hf.replace(LAYER, str(layer))
         for rule in rules
         if isinstance(rule, Tied | Drop)
         for layer in range(num_layers)
     }
+
+
+def _check_names(source: TensorSource, plan: Sequence[Step], rules: Sequence[Rule], num_layers: int) -> None:
+    """Every source tensor is consumed, every target produced, exactly once."""
+    wanted = Counter(name for step in plan for name in step.hf_names)
     present = source.names()
     problems = [
         _listed("missing", wanted.keys() - present),
-        _listed("not expected", present - wanted.keys() - optional),
+        _listed("not expected", present - wanted.keys() - optional_names(rules, num_layers)),
         _listed("used by two rules", {name for name, count in wanted.items() if count > 1}),
     ]
     if any(problems):
@@ -98,7 +123,11 @@ def _check_names(
 
 
 def _check_contents(
-    source: SafetensorsReader, plan: Sequence[Step], rules: Sequence[Rule], model: ModelConfig
+    source: TensorSource,
+    plan: Sequence[Step],
+    rules: Sequence[Rule],
+    model: ModelConfig,
+    wanted: torch.dtype | None,
 ) -> None:
     shapes = canonical_shapes(model)
     problems: list[str] = []
@@ -109,8 +138,8 @@ def _check_contents(
             dtype = dtypes.setdefault(step.rule.canonical, source.dtype(name))
             if source.shape(name) != shape:
                 problems.append(f"{name} is {source.shape(name)}, config.json says {shape}")
-            if source.dtype(name) != dtype:
-                problems.append(f"{name} is {source.dtype(name)}, others of its kind {dtype}")
+            if source.dtype(name) != dtype and wanted is None:
+                problems.append(f"{name} is {source.dtype(name)}, others of its kind {dtype}; choose a dtype")
     problems += [
         f"{rule.hf} differs from {rule.same_as}, although config.json ties them"
         for rule in rules
@@ -121,7 +150,7 @@ def _check_contents(
         raise ConversionError("; ".join(problems[:_SHOWN]) + more)
 
 
-def _is_same(source: SafetensorsReader, rule: Tied) -> bool:
+def _is_same(source: TensorSource, rule: Tied) -> bool:
     return torch.equal(source.read(rule.hf), source.read(rule.same_as))
 
 
@@ -130,26 +159,46 @@ def _shape_of(step: Step, shapes: dict[str, Shape]) -> Shape:
     return shape if step.layer is None else shape[1:]
 
 
-def _write_tensors(folder: Path, source: SafetensorsReader, plan: Sequence[Step], model: ModelConfig) -> None:
-    total = sum(len(step.hf_names) for step in plan)
+def _write_tensors(
+    folder: Path,
+    source: TensorSource,
+    plan: Sequence[Step],
+    model: ModelConfig,
+    wanted: torch.dtype | None,
+) -> None:
+    total = sum(_num_bytes(source, name) for step in plan for name in step.hf_names)
     with (
         CanonicalWriter(folder, canonical_shapes(model)) as writer,
-        progress("importing", total, "tensors") as advance,
+        progress("importing", total, "bytes") as advance,
     ):
-        for step in plan:
-            parts = [source.read(name) for name in step.hf_names]
-            writer.add(step.rule.canonical, step.rule.fuse(parts, model), step.layer)
-            advance(len(parts), step.hf_names[-1])
+        wholes = read_ahead(lambda step: _whole(source, step, model, wanted), plan)
+        for step, whole in zip(plan, wholes, strict=True):
+            writer.add(step.rule.canonical, whole, step.layer)
+            advance(sum(_num_bytes(source, name) for name in step.hf_names), step.hf_names[-1])
 
 
-def _manifest(source: SafetensorsReader, first: Step, model: ModelConfig) -> Manifest:
+def _whole(source: TensorSource, step: Step, model: ModelConfig, wanted: torch.dtype | None) -> torch.Tensor:
+    parts = [source.read(name) for name in step.hf_names]
+    fused = step.rule.fuse(parts, model)
+    if wanted is not None and wanted != fused.dtype:
+        # After fusing: the parts lie in the file's pages, and only the whole takes memory of its own.
+        return converted(" or ".join(step.hf_names), fused, wanted)
+    # A tensor that has only changed its name is still in the file: read it here, not when it is written.
+    return fused.clone() if fused is parts[0] else fused
+
+
+def _num_bytes(source: TensorSource, name: str) -> int:
+    return math.prod(source.shape(name)) * source.dtype(name).itemsize
+
+
+def _manifest(dtype: torch.dtype, model: ModelConfig) -> Manifest:
     return Manifest(
         model=model,
         iteration=0,
         consumed_samples=0,
         consumed_tokens=0,
         has_optimizer=False,
-        params_dtype=_DTYPE_NAMES[source.dtype(first.hf_names[0])],
+        params_dtype=_DTYPE_NAMES[dtype],
         versions=writer_versions(),
     )
 

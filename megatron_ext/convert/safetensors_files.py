@@ -17,8 +17,9 @@ MAX_SHARD_BYTES = 5_000_000_000
 """Hugging Face's own limit of a file."""
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-_CODES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-_DTYPES = {code: dtype for dtype, code in _CODES.items()}
+DTYPE_CODES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+"""Types of weights that can be trained, under their names in a header."""
+_DTYPES = {code: dtype for dtype, code in DTYPE_CODES.items()}
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,11 @@ def _write_file(path: Path, infos: Sequence[TensorInfo], tensors: Iterator[tuple
     end = 0
     for info in infos:
         start, end = end, end + info.num_bytes
-        header[info.name] = {"dtype": _CODES[info.dtype], "shape": info.shape, "data_offsets": [start, end]}
+        header[info.name] = {
+            "dtype": DTYPE_CODES[info.dtype],
+            "shape": info.shape,
+            "data_offsets": [start, end],
+        }
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
     with path.open("wb") as stream:
@@ -150,20 +155,23 @@ def _write_file(path: Path, infos: Sequence[TensorInfo], tensors: Iterator[tuple
 def _weight_files(folder: Path) -> list[Path]:
     index = folder / INDEX
     if index.is_file():
-        return _indexed_files(index)
+        return indexed_files(index)
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
-    pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
-    hint = f"; {pickled[0]} is not read: save the model with safe_serialization=True first" if pickled else ""
-    raise ConversionError(f"{folder}: neither {WEIGHTS} nor {INDEX}{hint}")
+    raise ConversionError(f"{folder}: neither {WEIGHTS} nor {INDEX}")
 
 
-def _indexed_files(index: Path) -> list[Path]:
+def indexed_files(index: Path) -> list[Path]:
+    """The files beside a Hugging Face index that it names, each once.
+
+    Raises:
+        ConversionError: it is no index, or names a file that is not in its folder.
+    """
     try:
         weight_map = json.loads(index.read_bytes())["weight_map"]
         names = sorted(set(weight_map.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConversionError(f"{index}: not a safetensors index: {error}") from error
+        raise ConversionError(f"{index}: not an index of weight files: {error}") from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not (index.parent / name).is_file():
             raise ConversionError(f"{index}: names {name!r}, which is not a file of {index.parent}")

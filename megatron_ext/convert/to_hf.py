@@ -11,8 +11,10 @@ from megatron_ext.checkpoint.canonical import DTYPES, VOCABULARY_KEYS, Canonical
 from megatron_ext.checkpoint.manifest import DtypeName, Manifest
 from megatron_ext.checkpoint.store import CheckpointStore
 from megatron_ext.convert import assets
+from megatron_ext.convert.dtypes import converted, dtype_named
 from megatron_ext.convert.families import DEFAULT_FAMILY, family_of
 from megatron_ext.convert.output import output_directory
+from megatron_ext.convert.read_ahead import read_ahead
 from megatron_ext.convert.rules import Family, Shape, Step, steps
 from megatron_ext.convert.safetensors_files import MAX_SHARD_BYTES, TensorInfo, write_shards
 from megatron_ext.errors import ConversionError
@@ -49,9 +51,9 @@ def export_hf(
     """
     export = HFExport.open(checkpoint, dtype)
     with output_directory(
-        output, overwrite=overwrite, source=export.folder, is_replaceable=_is_export
+        output, overwrite=overwrite, source=export.folder, is_replaceable=is_export
     ) as temporary:
-        with progress("exporting", len(export.infos), "tensors") as advance:
+        with progress("exporting", sum(info.num_bytes for info in export.infos), "bytes") as advance:
             write_shards(temporary, export.infos, export.tensors(advance), max_shard_bytes)
         carried = export.folder / assets.FOLDER
         copied = assets.copy_assets(carried, temporary)
@@ -83,8 +85,7 @@ class HFExport:
     @classmethod
     def open(cls, checkpoint: Path, dtype: DtypeName | None = None) -> "HFExport":
         """Read and check everything but the values; see ``export_hf`` for arguments and errors."""
-        if dtype is not None and dtype not in DTYPES:
-            raise ConversionError(f"dtype {dtype!r} is not known; choose one of {', '.join(DTYPES)}")
+        wanted = dtype_named(dtype)
         folder = CheckpointStore.resolve(checkpoint)
         manifest = Manifest.read(folder)
         carried = folder / assets.FOLDER
@@ -95,20 +96,21 @@ class HFExport:
         reader = CanonicalReader(folder)
         _check(reader, manifest)
         plan = tuple(steps(family.rules(manifest.model), manifest.model.num_layers))
-        infos = tuple(_infos(reader, plan, manifest, dtype))
+        infos = tuple(_infos(reader, plan, manifest, wanted))
         return cls(
             folder, manifest, _config(config or {}, family, manifest, infos[0].dtype), infos, reader, plan
         )
 
     def tensors(self, advance: Callable[[int, str], None]) -> Iterator[tuple[str, torch.Tensor]]:
-        """Names and values, read one canonical tensor of one layer at a time; ``advance`` is told of each."""
-        dtypes = {info.name: info.dtype for info in self.infos}
-        for step in self._plan:
-            for name, part in zip(
-                step.hf_names, step.rule.split(self._read(step), self.manifest.model), strict=True
-            ):
-                yield name, _converted(name, part, dtypes[name])
-                advance(1, name)
+        """Names and values, in the order of ``infos``; ``advance`` is told the bytes and name of each.
+
+        One canonical tensor of one layer is in memory, and the next, which is read ahead.
+        """
+        infos = {info.name: info for info in self.infos}
+        for step, whole in zip(self._plan, read_ahead(self._read, self._plan), strict=True):
+            for name, part in zip(step.hf_names, step.rule.split(whole, self.manifest.model), strict=True):
+                yield name, converted(name, part, infos[name].dtype)
+                advance(infos[name].num_bytes, name)
 
     def _read(self, step: Step) -> torch.Tensor:
         key = step.rule.canonical
@@ -117,7 +119,8 @@ class HFExport:
         return self._reader.read(key, rows=self.manifest.model.vocab_size if key in VOCABULARY_KEYS else None)
 
 
-def _is_export(path: Path) -> bool:
+def is_export(path: Path) -> bool:
+    """Whether a folder is what ``export_hf`` makes."""
     return (path / assets.CONFIG).is_file() and any(path.glob("model*.safetensors"))
 
 
@@ -140,29 +143,17 @@ def _fits(key: str, shape: Shape, expected: Shape) -> bool:
 
 
 def _infos(
-    reader: CanonicalReader, plan: Sequence[Step], manifest: Manifest, dtype: DtypeName | None
+    reader: CanonicalReader, plan: Sequence[Step], manifest: Manifest, wanted: torch.dtype | None
 ) -> Iterator[TensorInfo]:
     shapes = canonical_shapes(manifest.model)
     for step in plan:
         key = step.rule.canonical
         shape = shapes[key] if step.layer is None else shapes[key][1:]
-        stored = reader.dtype(key) if dtype is None else DTYPES[dtype]
+        stored = wanted or reader.dtype(key)
         if stored not in _HF_DTYPES:
             raise ConversionError(f"{key} is {stored}; choose a dtype: {', '.join(DTYPES)}")
         for name, part in zip(step.hf_names, step.rule.hf_shapes(shape, manifest.model), strict=True):
             yield TensorInfo(name, stored, part)
-
-
-def _converted(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    converted = tensor.to(dtype)
-    # The range of fp16 ends at 65,504: a weight beyond it would silently become infinite.
-    if (
-        dtype is torch.float16
-        and tensor.dtype is not dtype
-        and bool((converted.isinf() & tensor.isfinite()).any())
-    ):
-        raise ConversionError(f"{name} holds values too large for fp16; choose bf16 or fp32")
-    return converted
 
 
 def _config(

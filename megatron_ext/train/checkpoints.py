@@ -1,41 +1,43 @@
-"""Where a run starts, what it saves, and the check that a checkpoint holds this run's model."""
+"""Filling a run from where it starts, and what it saves."""
 
-import shutil
 from pathlib import Path
 
 import torch.distributed as dist
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 
-from megatron_ext.checkpoint.distributed import load_distributed, save_distributed
+from megatron_ext.checkpoint.distributed import load_distributed, load_slices, save_distributed
 from megatron_ext.checkpoint.manifest import Manifest, writer_versions
 from megatron_ext.checkpoint.store import CheckpointStore
 from megatron_ext.config.dump import run_to_yaml
 from megatron_ext.config.sections import RunConfig
+from megatron_ext.convert.assets import FOLDER, copy_assets
 from megatron_ext.data.blend import BlendedDataset
 from megatron_ext.data.loader import TrainLoader
 from megatron_ext.data.position import DataPosition, usable
-from megatron_ext.train.start import Start, find_start
+from megatron_ext.train.start import HFStart, Start, find_start
 from megatron_ext.train.state import TrainState
 from megatron_ext.utils.atomic import write_text
 from megatron_ext.utils.console import get_logger
-
-HF_ASSETS = "hf"
-"""Folder inside a checkpoint: configuration and tokenizer files that came with the imported model."""
 
 logger = get_logger(__name__)
 
 
 def load_start(
-    start: Start | None, model: list[DistributedDataParallel], optimizer: MegatronOptimizer
+    start: Start | HFStart | None, model: list[DistributedDataParallel], optimizer: MegatronOptimizer
 ) -> TrainState:
     """Fill the model, and on resuming the optimizer, from where ``find_start`` says; all ranks call it.
 
     Raises:
         CheckpointError: the checkpoint is damaged.
+        ConversionError: the files of a Hugging Face folder are.
     """
     if start is None:
         logger.info("starting from random weights")
+        return TrainState()
+    if isinstance(start, HFStart):
+        load_slices(start.tensors, model, optimizer)
+        logger.info(f"starting from the weights in {start.folder}")
         return TrainState()
     load_distributed(start.folder, model, optimizer, with_optimizer=start.resumes)
     if not start.resumes:
@@ -51,7 +53,7 @@ def load_start(
     )
 
 
-def load_position(start: Start | None, dataset: BlendedDataset) -> DataPosition | None:
+def load_position(start: Start | HFStart | None, dataset: BlendedDataset) -> DataPosition | None:
     """Counters of the blend where a run resumes, so that its position need not be found by drawing.
 
     Raises:
@@ -106,5 +108,5 @@ def _describe(config: RunConfig, state: TrainState) -> Manifest:
 def _carry_assets(config: RunConfig, folder: Path) -> None:
     """Take along what the imported model came with, so that any checkpoint can be exported on its own."""
     start = find_start(config)
-    if start is not None and (start.folder / HF_ASSETS).is_dir():
-        shutil.copytree(start.folder / HF_ASSETS, folder / HF_ASSETS)
+    if start is not None and start.assets.is_dir():
+        copy_assets(start.assets, folder / FOLDER)

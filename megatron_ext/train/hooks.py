@@ -2,15 +2,18 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from megatron_ext.backend.device import Backend
 from megatron_ext.config.sections import RunConfig
+from megatron_ext.convert.output import check_output
+from megatron_ext.convert.to_hf import export_hf, is_export
 from megatron_ext.data.blend import ValidationDataset
 from megatron_ext.data.build import Datasets
-from megatron_ext.errors import TrainingError
+from megatron_ext.errors import ConversionError, TrainingError
 from megatron_ext.model.flops import flops_per_token
 from megatron_ext.observe.metrics import TrainRecord
 from megatron_ext.observe.throughput import FULL_ATTENTION, Throughput, peak_tflops
@@ -30,9 +33,9 @@ def build_hooks(config: RunConfig, backend: Backend, datasets: Datasets) -> tupl
         peak_tflops=config.logging.peak_tflops
         or peak_tflops(backend.device_name(), config.training.precision),
     )
-    if datasets.valid is None:
-        return (LogHook(throughput), SaveHook())
-    return (LogHook(throughput), ValidationHook(datasets.valid), SaveHook())
+    validation: tuple[Hook, ...] = () if datasets.valid is None else (ValidationHook(datasets.valid),)
+    export: tuple[Hook, ...] = (ExportHook(),) if config.checkpoint.export_hf else ()
+    return (LogHook(throughput), *validation, SaveHook(), *export)
 
 
 class LogHook:
@@ -140,3 +143,22 @@ class SaveHook:
             with run.stopwatch.paused():
                 save(run.config, run.model, run.optimizer, state, run.train_loader)
             self.saved_iteration = state.iteration
+
+
+class ExportHook:
+    """Hugging Face format in ``<run_dir>/hf`` once the run is complete, from the checkpoint that was just saved."""
+
+    def before_training(self, run: Run, state: TrainState) -> None:  # noqa: ARG002
+        """Refuse now what could not be replaced at the end."""
+        try:
+            check_output(Path(run.config.hf_dir), overwrite=True, is_replaceable=is_export)
+        except ConversionError as error:
+            raise ConversionError(f"checkpoint.export_hf: {error}") from error
+
+    def after_step(self, run: Run, state: TrainState, outcome: StepOutcome) -> None:
+        """Only a run that is complete is exported."""
+
+    def after_training(self, run: Run, state: TrainState) -> None:
+        """Rank 0 writes it, tensor by tensor; nobody waits."""
+        if state.iteration >= run.config.training.train_iters and dist.get_rank() == 0:
+            export_hf(Path(run.config.checkpoint_dir), Path(run.config.hf_dir), overwrite=True)

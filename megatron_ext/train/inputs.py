@@ -1,4 +1,4 @@
-"""What a run reads, opened and checked together. Knows no torch, so launching can check it before processes start."""
+"""What a run reads, opened and checked together, also by launching, before processes start."""
 
 import dataclasses
 import importlib.util
@@ -8,7 +8,7 @@ from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.build import Datasets, build_datasets
 from megatron_ext.errors import MissingDependencyError, TokenizerError
 from megatron_ext.tokenizer.build import Tokenizer, build_tokenizer
-from megatron_ext.train.start import Start, find_start
+from megatron_ext.train.start import HFStart, Start, find_start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Inputs:
 
     tokenizer: Tokenizer
     datasets: Datasets
-    start: Start | None
+    start: Start | HFStart | None
 
 
 def check_inputs(config: RunConfig) -> None:
@@ -38,7 +38,7 @@ def open_inputs(config: RunConfig) -> Inputs:
         MissingDependencyError: FP8 is asked for, without Transformer Engine.
         TokenizerError: the tokenizer cannot be read, or has ids that the model's embedding lacks.
         DataError: token files are missing, damaged, empty, or were made with another tokenizer.
-        CheckpointError: the checkpoint to start from is missing or of another model.
+        CheckpointError: the checkpoint or Hugging Face folder to start from is missing or of another model.
     """
     if config.training.fp8 is not None and importlib.util.find_spec("transformer_engine") is None:
         raise MissingDependencyError(
