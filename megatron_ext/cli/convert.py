@@ -1,15 +1,18 @@
-"""``megatron-ext convert``: a Hugging Face folder to a checkpoint (from-hf) and back (to-hf)."""
+"""``megatron-ext convert``: a Hugging Face folder to a checkpoint (from-hf) and back (to-hf), and others to one."""
 
 import argparse
 from pathlib import Path
 from typing import get_args
 
 from megatron_ext.checkpoint.manifest import DtypeName
+from megatron_ext.cli.convert_foreign import FRAMEWORKS, add_frameworks, run_framework
 
 EPILOG = """\
 examples:
   python tools/convert_checkpoint.py from-hf --hf-path Llama-2-7b-hf --output checkpoints/llama2_7b
   python tools/convert_checkpoint.py to-hf --checkpoint runs/my_run/checkpoints --output my_model
+  python tools/convert_checkpoint.py from-meta --input Llama-2-7b --max-position-embeddings 4096 \\
+      --output checkpoints/llama2_7b
 
 `from-hf --help` and `to-hf --help` say more. A checkpoint does not depend on the number of processes: it
 loads with any tensor, pipeline and data parallelism, and exports from any. One tensor is in memory at a time.
@@ -30,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Import a Hugging Face checkpoint, or export one."
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    directions = parser.add_subparsers(dest="direction", required=True, metavar="{from-hf,to-hf}")
+    directions = parser.add_subparsers(
+        dest="direction", required=True, metavar=f"{{from-hf,to-hf,{','.join(FRAMEWORKS)}}}"
+    )
     importing = directions.add_parser(
         "from-hf",
         help="Hugging Face folder to checkpoint",
@@ -62,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         direction.add_argument(
             "--overwrite", action="store_true", help="replace an earlier output of this command"
         )
+    add_frameworks(directions)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -72,8 +78,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     output: Path = arguments.output
     model_yaml = output / MODEL_YAML
-    if arguments.direction == "from-hf":
-        folder = import_hf(arguments.hf_path, output, arguments.overwrite)
+    if arguments.direction != "to-hf":
+        folder = (
+            run_framework(arguments)
+            if arguments.direction in FRAMEWORKS
+            else import_hf(arguments.hf_path, output, arguments.overwrite)
+        )
         print(
             f"made {folder} ({_gigabytes(folder)}) and {model_yaml}\n"
             f"next: name {model_yaml} under defaults: in a run's YAML, and start from the weights with\n"

@@ -1,8 +1,9 @@
 """A Hugging Face folder becomes a canonical checkpoint, with one fused tensor of one layer in memory."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -16,6 +17,7 @@ from megatron_ext.convert.families import family_of
 from megatron_ext.convert.output import output_directory
 from megatron_ext.convert.rules import LAYER, Drop, Rule, Shape, Step, Tied, steps
 from megatron_ext.convert.safetensors_files import SafetensorsReader
+from megatron_ext.convert.source import TensorSource
 from megatron_ext.errors import ConversionError
 from megatron_ext.utils.atomic import write_text
 from megatron_ext.utils.console import get_logger, progress
@@ -48,24 +50,60 @@ def import_hf(hf_path: Path, output: Path, overwrite: bool = False) -> Path:
             f"{hf_path}: no such folder; download it first: hf download NAME --local-dir DIR"
         )
     config = assets.read_config(hf_path)
+    return import_model(
+        SafetensorsReader(hf_path),
+        config,
+        output,
+        origin=hf_path,
+        overwrite=overwrite,
+        carried_from=hf_path,
+        carried=assets.CARRIED,
+    )
+
+
+def import_model(
+    source: TensorSource,
+    config: Mapping[str, Any],
+    output: Path,
+    *,
+    origin: Path,
+    overwrite: bool,
+    carried_from: Path,
+    carried: Sequence[str],
+) -> Path:
+    """Make a checkpoint of tensors that have Hugging Face's names, from wherever they come.
+
+    Args:
+        source: the tensors.
+        config: what ``config.json`` says, or would say, of them.
+        output: new folder.
+        origin: what ``source`` reads.
+        overwrite: replace an earlier import.
+        carried_from: folder with the tokenizer's files.
+        carried: names of those files that are carried along.
+
+    Returns:
+        The folder of the checkpoint.
+
+    Raises:
+        ConversionError: as for ``import_hf``.
+    """
     family = family_of(config)
     model = family.model_config(config)
     rules = family.rules(model)
-    source = SafetensorsReader(hf_path)
     plan = list(steps(rules, model.num_layers))
     _check_names(source, plan, rules, model.num_layers)
     _check_contents(source, plan, rules, model)
-    with output_directory(
-        output, overwrite=overwrite, source=hf_path, is_replaceable=_is_import
-    ) as temporary:
+    with output_directory(output, overwrite=overwrite, source=origin, is_replaceable=_is_import) as temporary:
         store = CheckpointStore(temporary)
         folder = store.begin(0)
         _write_tensors(folder, source, plan, model)
-        if not set(assets.copy_assets(hf_path, folder / assets.FOLDER)) & set(assets.TOKENIZER_MODELS):
-            logger.warning(f"{hf_path} has no tokenizer: the checkpoint will carry none")
+        copied = assets.copy_assets(carried_from, folder / assets.FOLDER, carried)
+        if not set(copied) & set(assets.TOKENIZER_MODELS):
+            logger.warning(f"{carried_from} has no tokenizer: the checkpoint will carry none")
         _manifest(source, plan[0], model).write(folder)
         name = store.commit(folder, 0).name
-        write_text(temporary / MODEL_YAML, _model_yaml(model, hf_path))
+        write_text(temporary / MODEL_YAML, _model_yaml(model, origin))
     return output / name
 
 
@@ -74,9 +112,7 @@ def _is_import(path: Path) -> bool:
     return names == ["iter_0000000"] and (path / MODEL_YAML).is_file() and (path / LATEST).is_file()
 
 
-def _check_names(
-    source: SafetensorsReader, plan: Sequence[Step], rules: Sequence[Rule], num_layers: int
-) -> None:
+def _check_names(source: TensorSource, plan: Sequence[Step], rules: Sequence[Rule], num_layers: int) -> None:
     """Every source tensor is consumed, every target produced, exactly once."""
     wanted = Counter(name for step in plan for name in step.hf_names)
     optional = {
@@ -98,7 +134,7 @@ def _check_names(
 
 
 def _check_contents(
-    source: SafetensorsReader, plan: Sequence[Step], rules: Sequence[Rule], model: ModelConfig
+    source: TensorSource, plan: Sequence[Step], rules: Sequence[Rule], model: ModelConfig
 ) -> None:
     shapes = canonical_shapes(model)
     problems: list[str] = []
@@ -121,7 +157,7 @@ def _check_contents(
         raise ConversionError("; ".join(problems[:_SHOWN]) + more)
 
 
-def _is_same(source: SafetensorsReader, rule: Tied) -> bool:
+def _is_same(source: TensorSource, rule: Tied) -> bool:
     return torch.equal(source.read(rule.hf), source.read(rule.same_as))
 
 
@@ -130,7 +166,7 @@ def _shape_of(step: Step, shapes: dict[str, Shape]) -> Shape:
     return shape if step.layer is None else shape[1:]
 
 
-def _write_tensors(folder: Path, source: SafetensorsReader, plan: Sequence[Step], model: ModelConfig) -> None:
+def _write_tensors(folder: Path, source: TensorSource, plan: Sequence[Step], model: ModelConfig) -> None:
     total = sum(len(step.hf_names) for step in plan)
     with (
         CanonicalWriter(folder, canonical_shapes(model)) as writer,
@@ -142,7 +178,7 @@ def _write_tensors(folder: Path, source: SafetensorsReader, plan: Sequence[Step]
             advance(len(parts), step.hf_names[-1])
 
 
-def _manifest(source: SafetensorsReader, first: Step, model: ModelConfig) -> Manifest:
+def _manifest(source: TensorSource, first: Step, model: ModelConfig) -> Manifest:
     return Manifest(
         model=model,
         iteration=0,
@@ -154,9 +190,9 @@ def _manifest(source: SafetensorsReader, first: Step, model: ModelConfig) -> Man
     )
 
 
-def _model_yaml(model: ModelConfig, hf_path: Path) -> str:
+def _model_yaml(model: ModelConfig, origin: Path) -> str:
     section = yaml.safe_dump({"model": model.model_dump(exclude_none=True)}, sort_keys=False)
-    name = hf_path.resolve().name
+    name = origin.resolve().name
     return f"# Shape of the model imported from {name}; name this file under defaults: in a run.\n{section}"
 
 

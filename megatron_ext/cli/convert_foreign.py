@@ -1,0 +1,87 @@
+"""``megatron-ext convert from-…``: what other frameworks saved to a checkpoint."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+META = """\
+Make a checkpoint out of a Llama folder as Meta distributes it: params.json and consolidated.*.pth, for any
+number of model-parallel ranks. The order of rotary dimensions is changed to that of Hugging Face and Megatron.
+"""
+
+
+class Option(NamedTuple):
+    """An option that one framework's files make necessary; named as the reader's argument."""
+
+    flag: str
+    type: Callable[[str], Any]
+    help: str
+
+
+class Framework(NamedTuple):
+    """A framework whose checkpoints are read."""
+
+    help: str
+    description: str
+    options: tuple[Option, ...]
+
+
+FRAMEWORKS: dict[str, Framework] = {
+    "from-meta": Framework(
+        "Meta's consolidated.*.pth to checkpoint",
+        META,
+        (
+            Option(
+                "--max-position-embeddings", int, "length the model was trained for; the files do not say it"
+            ),
+            Option(
+                "--rope-scaling-factor", float, "of Llama 3.1 and later, where params.json does not say it"
+            ),
+        ),
+    ),
+}
+
+
+def add_frameworks(directions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Define a direction for each framework."""
+    for name, framework in FRAMEWORKS.items():
+        parser = directions.add_parser(
+            name,
+            help=framework.help,
+            description=framework.description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument("--input", type=Path, required=True, metavar="D", help="folder to read")
+        parser.add_argument(
+            "--output", type=Path, required=True, metavar="C", help="checkpoint folder to make"
+        )
+        parser.add_argument(
+            "--tokenizer",
+            type=Path,
+            metavar="T",
+            help="folder with the tokenizer's files (default: the input)",
+        )
+        for option in framework.options:
+            parser.add_argument(option.flag, type=option.type, help=option.help)
+        parser.add_argument(
+            "--overwrite", action="store_true", help="replace an earlier output of this command"
+        )
+
+
+def run_framework(arguments: argparse.Namespace) -> Path:
+    """Import what the arguments name; returns the folder of the checkpoint."""
+    # Here, because they import torch: --help does not wait for it.
+    from megatron_ext.convert.foreign.importing import import_foreign  # noqa: PLC0415
+    from megatron_ext.convert.foreign.meta import read_meta  # noqa: PLC0415
+
+    readers: dict[str, Callable[..., Any]] = {"from-meta": read_meta}
+    names = [
+        option.flag.removeprefix("--").replace("-", "_") for option in FRAMEWORKS[arguments.direction].options
+    ]
+    model = readers[arguments.direction](
+        arguments.input, **{name: getattr(arguments, name) for name in names}
+    )
+    return import_foreign(
+        model, arguments.input, arguments.output, tokenizer=arguments.tokenizer, overwrite=arguments.overwrite
+    )
