@@ -9,6 +9,11 @@ META = """\
 Make a checkpoint out of a Llama folder as Meta distributes it: params.json and consolidated.*.pth, for any
 number of model-parallel ranks. The order of rotary dimensions is changed to that of Hugging Face and Megatron.
 """
+MEGATRON = """\
+Make a checkpoint out of one of Megatron-LM's: its folder (the latest iteration) or that of an iteration, with
+mp_rank_*/model_optim_rng.pt of any tensor and pipeline parallelism, or in the torch_dist format. The model must
+be a Llama: RMSNorm, SwiGLU, rotary positions, no biases. Optimizer states are left out.
+"""
 
 
 class Option(NamedTuple):
@@ -27,6 +32,9 @@ class Framework(NamedTuple):
     options: tuple[Option, ...]
 
 
+VOCAB_SIZE = Option(
+    "--vocab-size", int, "rows of the embedding that are tokens; the others pad it and are cut off"
+)
 FRAMEWORKS: dict[str, Framework] = {
     "from-meta": Framework(
         "Meta's consolidated.*.pth to checkpoint",
@@ -40,6 +48,7 @@ FRAMEWORKS: dict[str, Framework] = {
             ),
         ),
     ),
+    "from-megatron": Framework("Megatron-LM's checkpoint to checkpoint", MEGATRON, (VOCAB_SIZE,)),
 }
 
 
@@ -73,9 +82,10 @@ def run_framework(arguments: argparse.Namespace) -> Path:
     """Import what the arguments name; returns the folder of the checkpoint."""
     # Here, because they import torch: --help does not wait for it.
     from megatron_ext.convert.foreign.importing import import_foreign  # noqa: PLC0415
+    from megatron_ext.convert.foreign.megatron import read_megatron  # noqa: PLC0415
     from megatron_ext.convert.foreign.meta import read_meta  # noqa: PLC0415
 
-    readers: dict[str, Callable[..., Any]] = {"from-meta": read_meta}
+    readers: dict[str, Callable[..., Any]] = {"from-meta": read_meta, "from-megatron": read_megatron}
     names = [
         option.flag.removeprefix("--").replace("-", "_") for option in FRAMEWORKS[arguments.direction].options
     ]

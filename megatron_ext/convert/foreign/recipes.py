@@ -136,11 +136,6 @@ class Shards:
     def __contains__(self, name: str) -> bool:
         return name in self._ranks[0]
 
-    @property
-    def names(self) -> list[str]:
-        """What was not taken."""
-        return list(self._ranks[0])
-
     def take(self, name: str) -> tuple[Part, ...]:
         """One part from each rank.
 
