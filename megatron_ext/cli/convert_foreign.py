@@ -14,6 +14,11 @@ Make a checkpoint out of one of Megatron-LM's: its folder (the latest iteration)
 mp_rank_*/model_optim_rng.pt of any tensor and pipeline parallelism, or in the torch_dist format. The model must
 be a Llama: RMSNorm, SwiGLU, rotary positions, no biases. Optimizer states are left out.
 """
+NEOX = """\
+Make a checkpoint out of a Llama trained with GPT-NeoX: its folder (the latest step) or one global_stepN, with
+layer_*-model_*-model_states.pt or mp_rank_*_model_states.pt, for any number of tensor-parallel ranks.
+Optimizer states are left out.
+"""
 
 
 class Option(NamedTuple):
@@ -22,6 +27,7 @@ class Option(NamedTuple):
     flag: str
     type: Callable[[str], Any]
     help: str
+    choices: tuple[str, ...] | None = None
 
 
 class Framework(NamedTuple):
@@ -49,6 +55,22 @@ FRAMEWORKS: dict[str, Framework] = {
         ),
     ),
     "from-megatron": Framework("Megatron-LM's checkpoint to checkpoint", MEGATRON, (VOCAB_SIZE,)),
+    "from-neox": Framework(
+        "GPT-NeoX's Llama checkpoint to checkpoint",
+        NEOX,
+        (
+            VOCAB_SIZE,
+            Option(
+                "--config", Path, "YAML file of the run, or folder of several (default: in the checkpoint)"
+            ),
+            Option(
+                "--gqa-layout",
+                str,
+                "order of query_key_value with fewer KV heads than heads; the files do not say it",
+                ("concatenated", "by-query-head"),
+            ),
+        ),
+    ),
 }
 
 
@@ -72,7 +94,7 @@ def add_frameworks(directions: "argparse._SubParsersAction[argparse.ArgumentPars
             help="folder with the tokenizer's files (default: the input)",
         )
         for option in framework.options:
-            parser.add_argument(option.flag, type=option.type, help=option.help)
+            parser.add_argument(option.flag, type=option.type, choices=option.choices, help=option.help)
         parser.add_argument(
             "--overwrite", action="store_true", help="replace an earlier output of this command"
         )
@@ -84,8 +106,13 @@ def run_framework(arguments: argparse.Namespace) -> Path:
     from megatron_ext.convert.foreign.importing import import_foreign  # noqa: PLC0415
     from megatron_ext.convert.foreign.megatron import read_megatron  # noqa: PLC0415
     from megatron_ext.convert.foreign.meta import read_meta  # noqa: PLC0415
+    from megatron_ext.convert.foreign.neox import read_neox  # noqa: PLC0415
 
-    readers: dict[str, Callable[..., Any]] = {"from-meta": read_meta, "from-megatron": read_megatron}
+    readers: dict[str, Callable[..., Any]] = {
+        "from-meta": read_meta,
+        "from-megatron": read_megatron,
+        "from-neox": read_neox,
+    }
     names = [
         option.flag.removeprefix("--").replace("-", "_") for option in FRAMEWORKS[arguments.direction].options
     ]
