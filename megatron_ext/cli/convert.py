@@ -1,16 +1,19 @@
-"""``megatron-ext convert``: a Hugging Face folder to a checkpoint (from-hf) and back (to-hf)."""
+"""``megatron-ext convert``: a Hugging Face folder to a checkpoint (from-hf) and back (to-hf), and others to one."""
 
 import argparse
 from pathlib import Path
 from typing import get_args
 
 from megatron_ext.checkpoint.manifest import DtypeName
+from megatron_ext.cli.convert_foreign import FRAMEWORKS, add_frameworks, run_framework
 
 KEEP = "keep"
 EPILOG = """\
 examples:
   python tools/convert_checkpoint.py from-hf --hf-path Llama-2-7b-hf --output checkpoints/llama2_7b
   python tools/convert_checkpoint.py to-hf --checkpoint runs/my_run/checkpoints --output my_model
+  python tools/convert_checkpoint.py from-meta --input Llama-2-7b --max-position-embeddings 4096 \\
+      --output checkpoints/llama2_7b
 
 `from-hf --help` and `to-hf --help` say more. A checkpoint does not depend on the number of processes: it
 loads with any tensor, pipeline and data parallelism, and exports from any. One tensor is in memory at a time.
@@ -32,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Import a Hugging Face checkpoint, or export one."
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    directions = parser.add_subparsers(dest="direction", required=True, metavar="{from-hf,to-hf}")
+    directions = parser.add_subparsers(
+        dest="direction", required=True, metavar=f"{{from-hf,to-hf,{','.join(FRAMEWORKS)}}}"
+    )
     importing = directions.add_parser(
         "from-hf",
         help="Hugging Face folder to checkpoint",
@@ -67,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         direction.add_argument(
             "--overwrite", action="store_true", help="replace an earlier output of this command"
         )
+    add_frameworks(directions)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -76,22 +82,29 @@ def run(arguments: argparse.Namespace) -> int:
     from megatron_ext.convert.to_hf import export_hf  # noqa: PLC0415
 
     output: Path = arguments.output
-    dtype: DtypeName | None = None if arguments.dtype == KEEP else arguments.dtype
     model_yaml = output / MODEL_YAML
-    if arguments.direction == "from-hf":
-        folder = import_hf(arguments.hf_path, output, arguments.overwrite, dtype)
+    if arguments.direction != "to-hf":
+        folder = (
+            run_framework(arguments)
+            if arguments.direction in FRAMEWORKS
+            else import_hf(arguments.hf_path, output, arguments.overwrite, _dtype(arguments))
+        )
         print(
             f"made {folder} ({_gigabytes(folder)}) and {model_yaml}\n"
             f"next: name {model_yaml} under defaults: in a run's YAML, and start from the weights with\n"
             f"  ./launch.sh RUN.yaml checkpoint.load={output}"
         )
     else:
-        export_hf(arguments.checkpoint, output, dtype, arguments.overwrite)
+        export_hf(arguments.checkpoint, output, _dtype(arguments), arguments.overwrite)
         print(
             f"made {output} ({_gigabytes(output)}), which transformers loads\n"
             f'next: python tools/generate.py --hf-path {output} --prompt "…"'
         )
     return 0
+
+
+def _dtype(arguments: argparse.Namespace) -> DtypeName | None:
+    return None if arguments.dtype == KEEP else arguments.dtype
 
 
 def _gigabytes(folder: Path) -> str:

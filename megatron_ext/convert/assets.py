@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ TOKENIZER_FILES = (
 )
 TOKENIZER_MODELS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 """Any one of these makes a tokenizer."""
+CARRIED = (CONFIG, GENERATION_CONFIG, *TOKENIZER_FILES)
+"""What is carried along from a Hugging Face folder."""
 
 
-def copy_assets(source: Path, target: Path) -> list[str]:
-    """Copy those of the known files that are in ``source``; returns their names."""
+def copy_assets(source: Path, target: Path, names: Sequence[str] = CARRIED) -> list[str]:
+    """Copy those of the named files that are in ``source``; returns their names."""
     target.mkdir(parents=True, exist_ok=True)
-    copied = [name for name in (CONFIG, GENERATION_CONFIG, *TOKENIZER_FILES) if (source / name).is_file()]
+    copied = [name for name in names if (source / name).is_file()]
     for name in copied:
         shutil.copyfile(source / name, target / name)
     return copied

@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -30,6 +31,22 @@ _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 logger = get_logger(__name__)
 
 
+class Import(NamedTuple):
+    """Tensors that were checked against their model, and what becomes of them.
+
+    Attributes:
+        model: its shape.
+        source: the tensors.
+        plan: from which to which.
+        wanted: what all become; None where they keep their types.
+    """
+
+    model: ModelConfig
+    source: TensorSource
+    plan: list[Step]
+    wanted: torch.dtype | None
+
+
 def import_hf(hf_path: Path, output: Path, overwrite: bool = False, dtype: DtypeName | None = None) -> Path:
     """Make what a run can start from: ``iter_0000000``, ``latest`` and ``model.yaml`` in ``output``.
 
@@ -50,17 +67,68 @@ def import_hf(hf_path: Path, output: Path, overwrite: bool = False, dtype: Dtype
     """
     wanted = dtype_named(dtype)
     model, source, plan = open_hf(hf_path, wanted)
-    with output_directory(
-        output, overwrite=overwrite, source=hf_path, is_replaceable=_is_import
-    ) as temporary:
+    return _import(
+        Import(model, source, plan, wanted),
+        output,
+        origin=hf_path,
+        overwrite=overwrite,
+        carried_from=hf_path,
+        carried=assets.CARRIED,
+    )
+
+
+def import_model(
+    source: TensorSource,
+    config: Mapping[str, Any],
+    output: Path,
+    *,
+    origin: Path,
+    overwrite: bool,
+    carried_from: Path,
+    carried: Sequence[str],
+) -> Path:
+    """Make a checkpoint of tensors that have Hugging Face's names, from wherever they come.
+
+    Args:
+        source: the tensors.
+        config: what ``config.json`` says, or would say, of them.
+        output: new folder.
+        origin: what ``source`` reads.
+        overwrite: replace an earlier import.
+        carried_from: folder with the tokenizer's files.
+        carried: names of those files that are carried along.
+
+    Returns:
+        The folder of the checkpoint.
+
+    Raises:
+        ConversionError: as for ``import_hf``.
+    """
+    model, plan = _understood(config, source, None)
+    return _import(
+        Import(model, source, plan, None),
+        output,
+        origin=origin,
+        overwrite=overwrite,
+        carried_from=carried_from,
+        carried=carried,
+    )
+
+
+def _import(
+    what: Import, output: Path, *, origin: Path, overwrite: bool, carried_from: Path, carried: Sequence[str]
+) -> Path:
+    with output_directory(output, overwrite=overwrite, source=origin, is_replaceable=_is_import) as temporary:
         store = CheckpointStore(temporary)
         folder = store.begin(0)
-        _write_tensors(folder, source, plan, model, wanted)
-        if not set(assets.copy_assets(hf_path, folder / assets.FOLDER)) & set(assets.TOKENIZER_MODELS):
-            logger.warning(f"{hf_path} has no tokenizer: the checkpoint will carry none")
-        _manifest(wanted or source.dtype(plan[0].hf_names[0]), model).write(folder)
+        _write_tensors(folder, what)
+        copied = assets.copy_assets(carried_from, folder / assets.FOLDER, carried)
+        if not set(copied) & set(assets.TOKENIZER_MODELS):
+            logger.warning(f"{carried_from} has no tokenizer: the checkpoint will carry none")
+        first = what.plan[0].hf_names[0]
+        _manifest(what.wanted or what.source.dtype(first), what.model).write(folder)
         name = store.commit(folder, 0).name
-        write_text(temporary / MODEL_YAML, _model_yaml(model, hf_path))
+        write_text(temporary / MODEL_YAML, _model_yaml(what.model, origin))
     return output / name
 
 
@@ -82,14 +150,24 @@ def open_hf(hf_path: Path, wanted: torch.dtype | None = None) -> tuple[ModelConf
             f"{hf_path}: no such folder; download it first: hf download NAME --local-dir DIR"
         )
     config = assets.read_config(hf_path)
+    family_of(config).model_config(
+        config
+    )  # what is wrong with it is said before what is wrong with the weights
+    source = open_weights(hf_path)
+    model, plan = _understood(config, source, wanted)
+    return model, source, plan
+
+
+def _understood(
+    config: Mapping[str, Any], source: TensorSource, wanted: torch.dtype | None
+) -> tuple[ModelConfig, list[Step]]:
     family = family_of(config)
     model = family.model_config(config)
     rules = family.rules(model)
-    source = open_weights(hf_path)
     plan = list(steps(rules, model.num_layers))
     _check_names(source, plan, rules, model.num_layers)
     _check_contents(source, plan, rules, model, wanted)
-    return model, source, plan
+    return model, plan
 
 
 def _is_import(path: Path) -> bool:
@@ -159,19 +237,14 @@ def _shape_of(step: Step, shapes: dict[str, Shape]) -> Shape:
     return shape if step.layer is None else shape[1:]
 
 
-def _write_tensors(
-    folder: Path,
-    source: TensorSource,
-    plan: Sequence[Step],
-    model: ModelConfig,
-    wanted: torch.dtype | None,
-) -> None:
+def _write_tensors(folder: Path, what: Import) -> None:
+    source, plan, model = what.source, what.plan, what.model
     total = sum(_num_bytes(source, name) for step in plan for name in step.hf_names)
     with (
         CanonicalWriter(folder, canonical_shapes(model)) as writer,
         progress("importing", total, "bytes") as advance,
     ):
-        wholes = read_ahead(lambda step: _whole(source, step, model, wanted), plan)
+        wholes = read_ahead(lambda step: _whole(source, step, model, what.wanted), plan)
         for step, whole in zip(plan, wholes, strict=True):
             writer.add(step.rule.canonical, whole, step.layer)
             advance(sum(_num_bytes(source, name) for name in step.hf_names), step.hf_names[-1])

@@ -1,0 +1,151 @@
+"""Meta's layout, written here as llama/model.py and fairscale's layers define it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_llama import HEAD_SIZE, HEADS, HIDDEN, LAYERS, Hostile, TinyLlama, assert_imported
+
+from megatron_ext.cli.main import run_verb
+from megatron_ext.convert.foreign.importing import import_foreign
+from megatron_ext.convert.foreign.meta import read_meta
+from megatron_ext.errors import ConversionError
+
+SPLIT_BY_ROWS = {"wq", "wk", "wv", "w1", "w3", "output"}
+SPLIT_BY_COLUMNS = {"wo", "w2"}
+
+
+def _interleaved(heads: list[torch.Tensor]) -> torch.Tensor:
+    """Meta rotates dimensions (2i, 2i + 1) together where transformers rotates (i, i + half)."""
+    order = [dimension for i in range(HEAD_SIZE // 2) for dimension in (i, i + HEAD_SIZE // 2)]
+    return torch.cat([head[order] for head in heads])
+
+
+def _state(llama: TinyLlama, is_tied: bool) -> dict[str, torch.Tensor]:
+    state = {
+        "tok_embeddings.weight": llama["model.embed_tokens.weight"],
+        "norm.weight": llama["model.norm.weight"],
+        "rope.freqs": torch.ones(HEAD_SIZE // 2),
+    }
+    if not is_tied:
+        state["output.weight"] = llama["lm_head.weight"]
+    for n in range(LAYERS):
+        names = {
+            "attention.wv": "self_attn.v_proj", "attention.wo": "self_attn.o_proj", "feed_forward.w1": "mlp.gate_proj",
+            "feed_forward.w2": "mlp.down_proj", "feed_forward.w3": "mlp.up_proj",
+            "attention_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
+        }  # fmt: skip
+        state |= {f"layers.{n}.{meta}.weight": llama.layer(n, hf) for meta, hf in names.items()}
+        state[f"layers.{n}.attention.wq.weight"] = _interleaved(llama.heads(n, "q"))
+        state[f"layers.{n}.attention.wk.weight"] = _interleaved(llama.heads(n, "k"))
+    return state
+
+
+def _write(
+    folder: Path, llama: TinyLlama, ranks: int = 1, embedding_axis: int = 0, is_tied: bool = False
+) -> Path:
+    folder.mkdir()
+    for rank in range(ranks):
+        part = {}
+        for name, value in _state(llama, is_tied).items():
+            kind = name.split(".")[-2] if "." in name else name
+            axis = 0 if kind in SPLIT_BY_ROWS else 1 if kind in SPLIT_BY_COLUMNS else None
+            axis = embedding_axis if kind == "tok_embeddings" else axis
+            part[name] = (value if axis is None else value.chunk(ranks, axis)[rank]).clone()
+        torch.save(part, folder / f"consolidated.{rank:02d}.pth")
+    params = {
+        "dim": HIDDEN, "n_layers": LAYERS, "n_heads": HEADS, "vocab_size": -1, "multiple_of": 16, "norm_eps": 1e-5,
+        "rope_theta": 5000.0, "n_kv_heads": llama.kv_heads,
+    }  # fmt: skip
+    (folder / "params.json").write_text(json.dumps(params))
+    return folder
+
+
+@pytest.mark.parametrize("kv_heads", [2, 4])
+@pytest.mark.parametrize(("ranks", "embedding_axis"), [(1, 0), (2, 0), (2, 1)])
+def test_transformers_computes_the_same(
+    tmp_path: Path, kv_heads: int, ranks: int, embedding_axis: int
+) -> None:
+    llama = TinyLlama.make(kv_heads)
+    folder = _write(tmp_path / "meta", llama, ranks, embedding_axis)
+    assert_imported(llama, read_meta(folder, max_position_embeddings=64), folder, tmp_path)
+
+
+def test_a_tied_embedding(tmp_path: Path) -> None:
+    llama = TinyLlama.make(is_tied=True)
+    folder = _write(tmp_path / "absent", llama, is_tied=True)
+    assert_imported(llama, read_meta(folder, max_position_embeddings=64), folder, tmp_path / "a")
+    folder = _write(tmp_path / "stored_twice", llama)
+    assert_imported(llama, read_meta(folder, max_position_embeddings=64), folder, tmp_path / "b")
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = _write(tmp_path / "meta", TinyLlama.make())
+    (folder / "tokenizer.model").write_bytes(b"model")
+    command = ["from-meta", "--input", str(folder), "--output", str(tmp_path / "out")]
+    assert run_verb("convert", command, program="p") == 2
+    assert "--max-position-embeddings (Llama 1: 2048" in capsys.readouterr().err
+    assert run_verb("convert", [*command, "--max-position-embeddings", "64"], program="p") == 0
+    assert (tmp_path / "out/iter_0000000/hf/tokenizer.model").read_bytes() == b"model"
+
+
+def _change(folder: Path, rank: int, **changes: torch.Tensor | None) -> None:
+    path = folder / f"consolidated.{rank:02d}.pth"
+    state = torch.load(path, weights_only=True) | {name.replace("__", "."): v for name, v in changes.items()}
+    torch.save({name: value for name, value in state.items() if value is not None}, path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        (
+            {"layers__1__attention__wq__weight": None},
+            r"only some ranks hold layers\.1\.attention\.wq\.weight",
+        ),
+        ({"norm__weight": torch.zeros(HIDDEN)}, r"norm\.weight should be the same on all ranks"),
+        ({"output__weight": torch.zeros(7, HIDDEN)}, r"lm_head\.weight is \(27, 32\)"),
+        ({"output__weight": torch.zeros(7, 5)}, r"parts of shapes \(20, 32\), \(7, 5\)"),
+        ({"norm__weight": torch.zeros(HIDDEN, dtype=torch.int8)}, r"norm\.weight should be"),
+    ],
+)
+def test_tensors_of_another_model_are_refused(
+    tmp_path: Path, changes: dict[str, torch.Tensor | None], complaint: str
+) -> None:
+    folder = _write(tmp_path / "meta", TinyLlama.make(), ranks=2)
+    _change(folder, 1, **changes)
+    with pytest.raises(ConversionError, match=complaint):
+        import_foreign(read_meta(folder, max_position_embeddings=64), folder, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["meta"]
+
+
+def test_what_is_left_over_is_named(tmp_path: Path) -> None:
+    folder = _write(tmp_path / "meta", TinyLlama.make())
+    _change(folder, 0, layers__0__attention__wq__bias=torch.zeros(HIDDEN))
+    with pytest.raises(
+        ConversionError, match=r"not expected in a Llama model: layers\.0\.attention\.wq\.bias"
+    ):
+        read_meta(folder, max_position_embeddings=64)
+    (folder / "consolidated.00.pth").rename(folder / "consolidated.01.pth")
+    with pytest.raises(ConversionError, match=r"found consolidated\.01\.pth"):
+        read_meta(folder)
+
+
+def test_scaled_rope_needs_its_factor(tmp_path: Path) -> None:
+    folder = _write(tmp_path / "meta", TinyLlama.make())
+    params = json.loads((folder / "params.json").read_text()) | {"use_scaled_rope": True}
+    (folder / "params.json").write_text(json.dumps(params))
+    with pytest.raises(ConversionError, match=r"--rope-scaling-factor \(Llama 3\.1 and 3\.3: 8"):
+        read_meta(folder, max_position_embeddings=64)
+    _, config = read_meta(folder, max_position_embeddings=64, rope_scaling_factor=32.0)
+    assert (config["rope_scaling"]["rope_type"], config["rope_scaling"]["factor"]) == ("llama3", 32.0)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_hostile_file_runs_nothing(tmp_path: Path, is_zip: bool) -> None:
+    folder = _write(tmp_path / "meta", TinyLlama.make())
+    content = {"norm.weight": Hostile(tmp_path / "trace")}
+    torch.save(content, folder / "consolidated.00.pth", _use_new_zipfile_serialization=is_zip)
+    with pytest.raises(ConversionError, match=r"consolidated\.00\.pth: refused.*GLOBAL"):
+        read_meta(folder, max_position_embeddings=64)
+    assert not (tmp_path / "trace").exists()
