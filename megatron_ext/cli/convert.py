@@ -1,8 +1,9 @@
 """``megatron-ext convert``: a Hugging Face folder to a checkpoint (from-hf) and back (to-hf)."""
 
 import argparse
+import importlib.util
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from megatron_ext.checkpoint.manifest import DtypeName
 
@@ -67,6 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         direction.add_argument(
             "--overwrite", action="store_true", help="replace an earlier output of this command"
         )
+        direction.add_argument(
+            "--verify",
+            action="store_true",
+            help="read both sides again: compare every tensor by hash and, with transformers, logits on a prompt",
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -91,9 +97,40 @@ def run(arguments: argparse.Namespace) -> int:
             f"made {output} ({_gigabytes(output)}), which transformers loads\n"
             f'next: python tools/generate.py --hf-path {output} --prompt "…"'
         )
+    if arguments.verify and arguments.direction == "from-hf":
+        _verify(arguments.hf_path, output, "checkpoint", None)
+    elif arguments.verify:
+        _verify(output, arguments.checkpoint, "hf", dtype)
     return 0
+
+
+def _verify(
+    hf_path: Path, checkpoint: Path, made: Literal["checkpoint", "hf"], dtype: DtypeName | None
+) -> None:
+    """Say what was compared, and what was not; a difference ends the command."""
+    from megatron_ext.convert.verify import compare_tensors  # noqa: PLC0415 - see run
+
+    found = compare_tensors(hf_path, checkpoint, made)
+    rounded = f", {found.rounded} of them after the same rounding" if found.rounded else ""
+    print(f"verified: {found.tensors} tensors ({_shown(found.num_bytes)}) equal by SHA-256{rounded}")
+    if found.left_out:
+        print(f"not compared, as no model needs them: {', '.join(found.left_out)}")
+    if importlib.util.find_spec("transformers") is None:
+        print("not compared: logits, as transformers is not installed")
+        return
+    from megatron_ext.evaluate.logits import compare_logits, prompt_ids  # noqa: PLC0415 - see run
+
+    logits = compare_logits(hf_path, checkpoint, prompt_ids(hf_path, checkpoint), dtype)
+    print(
+        f"verified: logits of {logits.tokens} tokens, from megatron-core and from transformers in {logits.dtype}, "
+        f"differ by {logits.largest_difference:.2g} at most ({logits.allowed:.2g} allowed)"
+    )
 
 
 def _gigabytes(folder: Path) -> str:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return _shown(size)
+
+
+def _shown(size: int) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
