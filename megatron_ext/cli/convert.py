@@ -14,7 +14,8 @@ examples:
   python tools/convert_checkpoint.py to-hf --checkpoint runs/my_run/checkpoints --output my_model
 
 `from-hf --help` and `to-hf --help` say more. A checkpoint does not depend on the number of processes: it
-loads with any tensor, pipeline and data parallelism, and exports from any. One tensor is in memory at a time.
+loads with any tensor, pipeline and data parallelism, and exports from any. One tensor is in memory while it
+is written, and the next, which is read ahead. A conversion that is killed leaves no output.
 """
 FROM_HF = """\
 Make a checkpoint that a run can start from out of a Hugging Face model folder (config.json, weights,
