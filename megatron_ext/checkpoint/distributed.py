@@ -138,6 +138,17 @@ def load_distributed(
         optimizer.reload_model_params()
 
 
+def load_weights(folder: Path, model: list[Any]) -> None:
+    """Fill a model that has no optimizer; see ``load_distributed``."""
+    verify(folder)
+    try:
+        loaded = dist_checkpointing.load(_sharded_state(model, None, is_loading=True), str(folder))
+    except (CheckpointingException, CheckpointException, KeyError, OSError) as error:
+        raise CheckpointError(f"{folder}: cannot load this model from it: {error}") from error
+    for name, chunk in _by_name(model).items():
+        chunk.load_state_dict(loaded[name], strict=False)
+
+
 def _sharded_state(
     model: list[Any], optimizer: MegatronOptimizer | None, *, is_loading: bool
 ) -> dict[str, Any]:

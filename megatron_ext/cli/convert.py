@@ -1,8 +1,9 @@
 """``megatron-ext convert``: a Hugging Face folder to a checkpoint (from-hf) and back (to-hf), and others to one."""
 
 import argparse
+import importlib.util
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 from megatron_ext.checkpoint.manifest import DtypeName
 from megatron_ext.cli.convert_foreign import FRAMEWORKS, add_frameworks, run_framework
@@ -16,7 +17,8 @@ examples:
       --output checkpoints/llama2_7b
 
 `from-hf --help` and `to-hf --help` say more. A checkpoint does not depend on the number of processes: it
-loads with any tensor, pipeline and data parallelism, and exports from any. One tensor is in memory at a time.
+loads with any tensor, pipeline and data parallelism, and exports from any. One tensor is in memory while it
+is written, and the next, which is read ahead. A conversion that is killed leaves no output.
 """
 FROM_HF = """\
 Make a checkpoint that a run can start from out of a Hugging Face model folder (config.json, weights,
@@ -72,6 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         direction.add_argument(
             "--overwrite", action="store_true", help="replace an earlier output of this command"
         )
+        direction.add_argument(
+            "--verify",
+            action="store_true",
+            help="read both sides again: compare every tensor by hash and, with transformers, logits on a prompt",
+        )
     add_frameworks(directions)
 
 
@@ -94,12 +101,16 @@ def run(arguments: argparse.Namespace) -> int:
             f"next: name {model_yaml} under defaults: in a run's YAML, and start from the weights with\n"
             f"  ./launch.sh RUN.yaml checkpoint.load={output}"
         )
+        if arguments.direction == "from-hf" and arguments.verify:
+            _verify(arguments.hf_path, output, "checkpoint", None)
     else:
         export_hf(arguments.checkpoint, output, _dtype(arguments), arguments.overwrite)
         print(
             f"made {output} ({_gigabytes(output)}), which transformers loads\n"
             f'next: python tools/generate.py --hf-path {output} --prompt "…"'
         )
+        if arguments.verify:
+            _verify(output, arguments.checkpoint, "hf", _dtype(arguments))
     return 0
 
 
@@ -107,6 +118,33 @@ def _dtype(arguments: argparse.Namespace) -> DtypeName | None:
     return None if arguments.dtype == KEEP else arguments.dtype
 
 
+def _verify(
+    hf_path: Path, checkpoint: Path, made: Literal["checkpoint", "hf"], dtype: DtypeName | None
+) -> None:
+    """Say what was compared, and what was not; a difference ends the command."""
+    from megatron_ext.convert.verify import compare_tensors  # noqa: PLC0415 - see run
+
+    found = compare_tensors(hf_path, checkpoint, made)
+    rounded = f", {found.rounded} of them after the same rounding" if found.rounded else ""
+    print(f"verified: {found.tensors} tensors ({_shown(found.num_bytes)}) equal by SHA-256{rounded}")
+    if found.left_out:
+        print(f"not compared, as no model needs them: {', '.join(found.left_out)}")
+    if importlib.util.find_spec("transformers") is None:
+        print("not compared: logits, as transformers is not installed")
+        return
+    from megatron_ext.evaluate.logits import compare_logits, prompt_ids  # noqa: PLC0415 - see run
+
+    logits = compare_logits(hf_path, checkpoint, prompt_ids(hf_path, checkpoint), dtype)
+    print(
+        f"verified: logits of {logits.tokens} tokens, from megatron-core and from transformers in {logits.dtype}, "
+        f"differ by {logits.largest_difference:.2g} at most ({logits.allowed:.2g} allowed)"
+    )
+
+
 def _gigabytes(folder: Path) -> str:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return _shown(size)
+
+
+def _shown(size: int) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"

@@ -1,4 +1,4 @@
-"""A Hugging Face folder becomes a canonical checkpoint, with one fused tensor of one layer in memory."""
+"""A Hugging Face folder becomes a canonical checkpoint, with two fused tensors of one layer in memory."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A canonical checkpoint, of any layout, becomes a Hugging Face folder, one tensor of a layer at a time."""
+"""A canonical checkpoint, of any layout, becomes a Hugging Face folder, with two tensors of a layer in memory."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from megatron_ext.backend.device import select_backend
+from megatron_ext.checkpoint.canonical import DTYPES
+from megatron_ext.checkpoint.manifest import DtypeName
 from megatron_ext.config.sections import TokenizerConfig
 from megatron_ext.convert import assets
 from megatron_ext.convert.to_hf import HFExport
@@ -43,8 +45,8 @@ def load_checkpoint(checkpoint: Path, tokenizer: TokenizerConfig | None = None) 
     """
     transformers = _transformers()
     export = HFExport.open(checkpoint)
-    chosen = tokenizer or _recorded(export) or _files_tokenizer(export.folder / assets.FOLDER)
-    built = _checked_tokenizer(chosen, export.manifest.model.vocab_size)
+    chosen = tokenizer or _recorded(export) or files_tokenizer(export.folder / assets.FOLDER)
+    built = checked_tokenizer(chosen, export.manifest.model.vocab_size)
     # The class is named by our family, never by a file.
     model = getattr(transformers, export.config["architectures"][0]).from_pretrained(
         None,
@@ -57,16 +59,30 @@ def load_checkpoint(checkpoint: Path, tokenizer: TokenizerConfig | None = None) 
 
 def load_hf(hf_path: Path, tokenizer: TokenizerConfig | None = None) -> LoadedModel:
     """Load a Hugging Face folder; see ``load_checkpoint``."""
-    transformers = _transformers()
     vocab_size = assets.read_config(hf_path).get("vocab_size", 0)
-    built = _checked_tokenizer(tokenizer or _files_tokenizer(hf_path), vocab_size)
+    built = checked_tokenizer(tokenizer or files_tokenizer(hf_path), vocab_size)
+    return LoadedModel(load_hf_model(hf_path), built)
+
+
+def load_hf_model(hf_path: Path, dtype: DtypeName | None = None) -> Any:
+    """The transformers model of a folder, on the device, in evaluation mode; None: in the dtype of its files.
+
+    Raises:
+        ConversionError: transformers cannot load it.
+        MissingDependencyError: transformers is not installed.
+    """
+    transformers = _transformers()
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            hf_path, torch_dtype="auto", local_files_only=True, use_safetensors=True, trust_remote_code=False
+            hf_path,
+            torch_dtype="auto" if dtype is None else DTYPES[dtype],
+            local_files_only=True,
+            trust_remote_code=False,
+            weights_only=True,
         )
     except (OSError, ValueError) as error:
         raise ConversionError(f"{hf_path}: transformers cannot load it: {error}") from error
-    return LoadedModel(_on_device(model), built)
+    return _on_device(model)
 
 
 def generate(loaded: LoadedModel, prompt: str, sampling: Sampling, prepend_bos: bool = True) -> str:
@@ -148,7 +164,7 @@ def _recorded(export: HFExport) -> TokenizerConfig | None:
     return None
 
 
-def _files_tokenizer(folder: Path) -> TokenizerConfig:
+def files_tokenizer(folder: Path) -> TokenizerConfig:
     """What a Hugging Face folder holds: ``tokenizer.json`` is preferred, being exact about added tokens."""
     if (folder / "tokenizer.json").is_file():
         return TokenizerConfig(type="HuggingFaceTokenizer", model=str(folder))
@@ -160,7 +176,8 @@ def _files_tokenizer(folder: Path) -> TokenizerConfig:
     )
 
 
-def _checked_tokenizer(config: TokenizerConfig, vocab_size: int) -> Tokenizer:
+def checked_tokenizer(config: TokenizerConfig, vocab_size: int) -> Tokenizer:
+    """Build a tokenizer, and refuse one whose ids the model does not have."""
     tokenizer = build_tokenizer(config.type, config.model)
     if tokenizer.vocab_size > vocab_size:
         raise TokenizerError(

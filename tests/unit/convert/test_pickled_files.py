@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,16 @@ def test_files_that_are_damaged_old_or_no_weights_are_named(hf: Path) -> None:
     with pytest.raises(ConversionError, match=r"model\.norm\.weight is of type torch\.int8; supported"):
         import_hf(hf, hf.parent / "checkpoint")
     assert [entry.name for entry in hf.parent.iterdir()] == ["hf"]
+
+
+def test_a_tensor_that_claims_more_than_the_file_holds_is_refused(hf: Path) -> None:
+    path = hf / "pytorch_model.bin"
+    torch.save({"w": torch.ones(1000)}, path)
+    with zipfile.ZipFile(path) as honest:
+        members = {info.filename: honest.read(info) for info in honest.infolist()}
+    thousand, more = b"M\xe8\x03", b"M\xff\xff"  # the pickle's 16-bit integers
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as forged:
+        for name, content in members.items():
+            forged.writestr(name, content.replace(thousand, more) if name.endswith("data.pkl") else content)
+    with pytest.raises(ConversionError, match=r"pytorch_model\.bin: damaged"):
+        import_hf(hf, hf.parent / "checkpoint")
