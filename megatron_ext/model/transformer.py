@@ -21,6 +21,7 @@ from megatron_ext.kernels.attention.context_parallel import ContextParallelAtten
 from megatron_ext.kernels.attention.core import DotProductAttention
 from megatron_ext.kernels.weight_gradient import install_weight_gradient_accumulation
 from megatron_ext.model.modules import PLAIN_MODULES, LayerModules, choose_modules
+from megatron_ext.model.rotary import rotary_frequencies, softmax_scale
 from megatron_ext.model.vocabulary import mask_padded_logits, padded_vocab_size
 
 PARAMS_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -51,6 +52,7 @@ def transformer_config(run: RunConfig, *, fused_kernels: bool) -> TransformerCon
         kv_channels=model.head_size,
         normalization="RMSNorm",
         layernorm_epsilon=model.layernorm_epsilon,
+        softmax_scale=softmax_scale(model),
         init_method_std=model.init_method_std,
         gated_linear_unit=True,
         activation_func=torch.nn.functional.silu,
@@ -177,6 +179,9 @@ def _build_chunk(run: RunConfig, config: TransformerConfig, chunk: int | None) -
         rotary_base=run.model.rotary_base,
         vp_stage=chunk,
     )
+    if run.model.rope_scaling is not None:
+        rotary = model.rotary_pos_emb
+        rotary.inv_freq = rotary_frequencies(run.model).to(rotary.inv_freq.device)
     if modules.model is GPTModel:
         mask_padded_logits(model, run.model.vocab_size)
     else:

@@ -10,7 +10,7 @@ from megatron_ext.errors import CheckpointError
 
 SHAPES = (
     "num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "query_groups", "head_size",
-    "vocab_size", "rotary_base", "layernorm_epsilon", "untie_embeddings_and_output_weights",
+    "vocab_size", "rotary_base", "rope_scaling", "layernorm_epsilon", "untie_embeddings_and_output_weights",
 )  # fmt: skip
 """What must agree between a run and a checkpoint: everything that changes a tensor or what is computed with it."""
 

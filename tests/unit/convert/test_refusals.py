@@ -84,6 +84,19 @@ def test_rope_settings_of_transformers_4_and_5_mean_the_same() -> None:
     assert model_config_from_hf(old).rotary_base == 500000.0
 
 
+def test_rope_scaling_of_llama_3_1_as_published() -> None:
+    scaling = {
+        "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_type": "llama3",
+        "original_max_position_embeddings": 8192,
+    }  # fmt: skip
+    model = model_config_from_hf({**LLAMA_2_7B, "rope_theta": 500000.0, "rope_scaling": scaling})
+    assert model.rope_scaling is not None
+    assert model.rope_scaling.model_dump(exclude_none=True) == scaling
+    assert model_config_from_hf(hf_config(model)) == model
+    new = {**LLAMA_2_7B, "rope_parameters": {"rope_theta": 500000.0, **scaling}}
+    assert model_config_from_hf(new) == model
+
+
 def test_absent_keys_mean_what_they_mean_to_transformers() -> None:
     transformers = pytest.importorskip("transformers")
     sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
@@ -104,9 +117,11 @@ def test_a_head_size_of_its_own_is_kept() -> None:
     [
         ({"model_type": "qwen3"}, "model_type 'qwen3' is not supported; supported: llama"),
         ({"model_type": None}, "model_type None"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling of type 'linear'"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling of type 'llama3'"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_scaling of type 'yarn'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling of type 'dynamic'"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 8.0}}, "rope_scaling of type 'longrope'"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "llama3 lacks high_freq_factor"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0, "odd": 1}}, r"rope_scaling\.odd: Extra inputs"),
+        ({"rope_scaling": {"rope_type": "linear"}}, r"rope_scaling\.factor: Field required"),
         ({"rope_theta": 5.0}, r"different values of rope_theta: \[5\.0, 10000\.0\]"),
         ({"partial_rotary_factor": 0.5}, r"partial_rotary_factor=0\.5"),
         ({"attention_bias": True}, "attention_bias=true"),
