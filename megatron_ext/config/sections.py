@@ -34,6 +34,13 @@ class ModelConfig(Section):
     )
     layernorm_epsilon: Annotated[float, Field(gt=0)] = 1e-5
     untie_embeddings_and_output_weights: bool = True
+    add_qkv_bias: bool = Field(default=False, description="bias of queries, keys and values, as in Qwen 2")
+    qk_layernorm: bool = Field(
+        default=False, description="RMSNorm of each head's query and key, as in Qwen 3"
+    )
+    window_size: PositiveInt | None = Field(
+        default=None, description="keys a query sees at most, its own among them, as in Mistral; default: all"
+    )
     init_method_std: Annotated[float, Field(gt=0)] = 0.02
 
     @property
