@@ -61,6 +61,11 @@ def canonical_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
     }
     if model.untie_embeddings_and_output_weights:
         shapes[OUTPUT_LAYER] = (model.vocab_size, hidden)
+    if model.add_qkv_bias:
+        shapes["decoder.layers.self_attention.linear_qkv.bias"] = (layers, queries + keys_and_values)
+    if model.qk_layernorm:
+        for norm in ("q_layernorm", "k_layernorm"):
+            shapes[f"decoder.layers.self_attention.{norm}.weight"] = (layers, model.head_size)
     return shapes
 
 

@@ -31,4 +31,15 @@ def _attention_shape(run: RunConfig) -> Iterator[Violation]:
         )
 
 
-MODEL_RULES: tuple[Rule, ...] = (_attention_shape,)
+def _family(run: RunConfig) -> Iterator[Violation]:
+    features = ("add_qkv_bias", "qk_layernorm", "window_size")
+    chosen = [name for name in features if getattr(run.model, name)]
+    if len(chosen) > 1:
+        yield Violation(
+            tuple(f"model.{name}" for name in chosen),
+            f"model.{' with model.'.join(chosen)}: no family of models has both, so that the result could not be "
+            "exported; choose one",
+        )
+
+
+MODEL_RULES: tuple[Rule, ...] = (_attention_shape, _family)

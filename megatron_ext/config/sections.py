@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from megatron_ext.config.batch_size import BatchSizes
 from megatron_ext.config.section import Alpha, Amount, NonNegativeInt, PositiveInt, Section
 from megatron_ext.config.section_optimizer import OptimizerConfig
+from megatron_ext.config.section_rope import RopeScalingConfig
 
 
 class ModelConfig(Section):
@@ -28,8 +29,18 @@ class ModelConfig(Section):
     vocab_size: PositiveInt = Field(description="rows of the embedding that hold a token, before padding")
     max_position_embeddings: PositiveInt = 4096
     rotary_base: Annotated[float, Field(gt=0)] = 10000.0
+    rope_scaling: RopeScalingConfig | None = Field(
+        default=None, description="for positions beyond those of the first training; default: none"
+    )
     layernorm_epsilon: Annotated[float, Field(gt=0)] = 1e-5
     untie_embeddings_and_output_weights: bool = True
+    add_qkv_bias: bool = Field(default=False, description="bias of queries, keys and values, as in Qwen 2")
+    qk_layernorm: bool = Field(
+        default=False, description="RMSNorm of each head's query and key, as in Qwen 3"
+    )
+    window_size: PositiveInt | None = Field(
+        default=None, description="keys a query sees at most, its own among them, as in Mistral; default: all"
+    )
     init_method_std: Annotated[float, Field(gt=0)] = 0.02
 
     @property

@@ -15,6 +15,8 @@ from megatron_ext.config.sections import ModelConfig
 
 Shape = tuple[int, ...]
 LAYER = "{layer}"
+FEATURES = ("add_qkv_bias", "qk_layernorm", "window_size")
+"""Keys of the ``model:`` section in which families differ."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,21 @@ class Family:
         rules: the table for one model.
         model_config: our ``model:`` section from a ``config.json``; refuses what is not handled.
         hf_config: the other way: the keys of a ``config.json`` that follow from the ``model:`` section.
+        always: those of ``FEATURES`` that each of its models has.
+        sometimes: those that some of them have.
     """
 
     model_type: str
     rules: Callable[[ModelConfig], tuple[Rule, ...]]
     model_config: Callable[[Mapping[str, Any]], ModelConfig]
     hf_config: Callable[[ModelConfig], dict[str, Any]]
+    always: frozenset[str] = frozenset()
+    sometimes: frozenset[str] = frozenset()
+
+    def holds(self, model: ModelConfig) -> bool:
+        """Whether the family has such models."""
+        features = {name for name in FEATURES if getattr(model, name)}
+        return self.always <= features <= self.always | self.sometimes
 
 
 @dataclass(frozen=True)

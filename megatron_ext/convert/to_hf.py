@@ -12,7 +12,7 @@ from megatron_ext.checkpoint.manifest import DtypeName, Manifest
 from megatron_ext.checkpoint.store import CheckpointStore
 from megatron_ext.convert import assets
 from megatron_ext.convert.dtypes import converted, dtype_named
-from megatron_ext.convert.families import DEFAULT_FAMILY, family_of
+from megatron_ext.convert.families import family_for
 from megatron_ext.convert.output import output_directory
 from megatron_ext.convert.read_ahead import read_ahead
 from megatron_ext.convert.rules import Family, Shape, Step, steps
@@ -92,7 +92,7 @@ class HFExport:
         config = assets.read_config(carried) if (carried / assets.CONFIG).is_file() else None
         if config is None:
             logger.info(f"{carried} has no config.json: it is made from the model section of {folder.name}")
-        family = family_of(config) if config is not None else DEFAULT_FAMILY
+        family = family_for(manifest.model, config)
         reader = CanonicalReader(folder)
         _check(reader, manifest)
         plan = tuple(steps(family.rules(manifest.model), manifest.model.num_layers))

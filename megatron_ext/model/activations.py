@@ -58,6 +58,10 @@ def kept_by_layer(model: ModelConfig, *, context: int = 1, kernels: Kernels = "f
         Kept("output of attention", query),
         Kept("gate and up", 2 * ffn, freed_by="mlp"),
     ]
+    if model.qk_layernorm:
+        kept.append(Kept("queries and keys before their norms", query + key_value))
+        if kernels == "plain":
+            kept.append(Kept("the same, normalised before the weight", query + key_value))
     if kernels != "fused":
         kept.append(Kept("their SwiGLU product", ffn, freed_by="mlp"))
     if kernels == "plain":

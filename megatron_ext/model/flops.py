@@ -18,6 +18,22 @@ def matrix_parameters_per_layer(model: ModelConfig) -> int:
     return query + key_and_value + projection + gate_up_and_down
 
 
+def qkv_biases(model: ModelConfig) -> int:
+    """Weights of one layer's bias of queries, keys and values, if it has one."""
+    return (model.num_attention_heads + 2 * model.query_groups) * model.head_size * model.add_qkv_bias
+
+
+def qk_norm_parameters(model: ModelConfig) -> int:
+    """Weights of one layer's norms of queries and of keys, if it has them; all heads share them."""
+    return 2 * model.head_size * model.qk_layernorm
+
+
+def attended_positions(model: ModelConfig, seq_length: int, causal: bool) -> float:
+    """Keys a query is multiplied with, on average: a causal window w sees w - w² / 2s of s, without one w = s."""
+    window = min(model.window_size or seq_length, seq_length)
+    return window - window**2 / (2 * seq_length) if causal else window
+
+
 def embedding_parameters(model: ModelConfig) -> int:
     """Weights of the embedding table, and of the output layer when it has its own."""
     return model.vocab_size * model.hidden_size
@@ -26,9 +42,10 @@ def embedding_parameters(model: ModelConfig) -> int:
 def num_parameters(model: ModelConfig) -> int:
     """All weights, with no row for padding the vocabulary; a tied output layer counts once."""
     norms = (2 * model.num_layers + 1) * model.hidden_size
+    extra = model.num_layers * (qkv_biases(model) + qk_norm_parameters(model))
     tables = 2 if model.untie_embeddings_and_output_weights else 1
     layers = model.num_layers * matrix_parameters_per_layer(model)
-    return layers + norms + tables * embedding_parameters(model)
+    return layers + norms + extra + tables * embedding_parameters(model)
 
 
 def flops_per_token(model: ModelConfig, seq_length: int, causal: bool) -> float:
@@ -44,9 +61,9 @@ def flops_per_token(model: ModelConfig, seq_length: int, causal: bool) -> float:
     Args:
         model: shape of the decoder.
         seq_length: tokens in a sequence.
-        causal: False counts ``seq_length`` attended positions, as PaLM and most published figures do;
-            True counts ``seq_length / 2``, which is what a causal kernel computes.
+        causal: False counts ``seq_length`` attended positions (or the window), as PaLM and most published figures
+            do; True counts ``seq_length / 2`` without a window, which is what a causal kernel computes.
     """
     matrices = model.num_layers * matrix_parameters_per_layer(model) + embedding_parameters(model)
-    attended = seq_length / 2 if causal else seq_length
+    attended = attended_positions(model, seq_length, causal)
     return 6 * matrices + 12 * model.num_layers * model.num_attention_heads * model.head_size * attended

@@ -1,6 +1,7 @@
 """The decoder layer on our Triton kernels: megatron-core's modules, weights and checkpoints, other passes between them.
 
-For training with the Llama layer of ``transformer.py`` only: no dropout, no biases, no caches for generation. The
+For training with the Llama layer of ``transformer.py`` only: no dropout, no bias but that of
+queries, keys and values, no caches for generation. The
 attention's residual addition and the norm behind it are one kernel. The MLP's addition and the next layer's norm stay
 two: megatron-core passes one tensor from layer to layer, and pipeline stages send it.
 """
@@ -30,7 +31,7 @@ class FusedRMSNorm(RMSNorm):
 
 
 class FusedSelfAttention(SelfAttention):  # type: ignore[misc]
-    """Splits the projection and turns queries and keys in one kernel."""
+    """Splits the projection, a bias added, and turns queries and keys in one kernel; it has no norms of these."""
 
     def forward(
         self,

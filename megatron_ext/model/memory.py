@@ -15,7 +15,7 @@ from megatron_ext.model.activations import (
     sequence_shards,
     tokens_per_device,
 )
-from megatron_ext.model.flops import matrix_parameters_per_layer
+from megatron_ext.model.flops import matrix_parameters_per_layer, qk_norm_parameters, qkv_biases
 
 MIB = 2**20
 GIB = 2**30
@@ -107,7 +107,8 @@ def stage_parameters(model: ModelConfig, parallel: ParallelConfig, stage: int) -
     tensor, pipeline = parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size
     layers = parallel.stage_layers(model.num_layers)[stage]
     table = _ceil_div(model.vocab_size, tensor) * model.hidden_size
-    weights = layers * (_ceil_div(matrix_parameters_per_layer(model), tensor) + 2 * model.hidden_size)
+    split = matrix_parameters_per_layer(model) + qkv_biases(model)
+    weights = layers * (_ceil_div(split, tensor) + 2 * model.hidden_size + qk_norm_parameters(model))
     if stage == 0:
         weights += table
     if _is_last(parallel, stage):

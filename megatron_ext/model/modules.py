@@ -33,7 +33,9 @@ class LayerModules(NamedTuple):
 PLAIN_MODULES = LayerModules()
 
 
-def choose_modules(fused: Literal["auto"] | bool, *, on_cpu: bool, fp8: bool) -> LayerModules:
+def choose_modules(
+    fused: Literal["auto"] | bool, *, on_cpu: bool, fp8: bool, qk_layernorm: bool = False
+) -> LayerModules:
     """Those that ``kernels.fused`` asks for on this device, with products in FP8 if ``training.fp8`` says so.
 
     Raises:
@@ -47,7 +49,8 @@ def choose_modules(fused: Literal["auto"] | bool, *, on_cpu: bool, fp8: bool) ->
 
     return modules._replace(
         layer=fused_layer.FusedTransformerLayer,
-        attention=fused_layer.FusedSelfAttention,
+        # Ours goes from the projection to turned queries and keys in one kernel, with no place for a norm between.
+        attention=SelfAttention if qk_layernorm else fused_layer.FusedSelfAttention,
         # Transformer Engine keeps its own copy of what enters a product, so there is nothing to compute again.
         mlp=modules.mlp if fp8 else fused_layer.FusedMLP,
         norm=fused_layer.FusedRMSNorm,

@@ -13,6 +13,7 @@ from megatron_ext.model.activations import (
     sequence_shards,
     tokens_per_device,
 )
+from megatron_ext.model.flops import attended_positions
 from megatron_ext.model.hardware import BANDWIDTH_EFFICIENCY, Gpu
 
 TILE_ROWS, TILE_COLUMNS = (
@@ -152,10 +153,11 @@ def _products(model: ModelConfig, tensor: int) -> dict[str, tuple[float, float]]
 
 
 def _attention_seconds(run: RunConfig, gpu: Gpu) -> float:
-    """Forward, causal: 4 * heads * head size operations for each of seq / 2 keys of a token."""
+    """Forward, causal: 4 * heads * head size operations for each key of a token, seq / 2 without a window."""
     model, parallel = run.model, run.parallel
     query = model.num_attention_heads * model.head_size / parallel.tensor_model_parallel_size
-    flops = 4 * query * run.training.seq_length / 2 * tokens_per_device(run)
+    keys = attended_positions(model, run.training.seq_length, causal=True)
+    flops = 4 * query * keys * tokens_per_device(run)
     return flops / (gpu.peak_tflops * 1e12 * gpu.attention_efficiency * gpu.sustained)
 
 

@@ -19,8 +19,10 @@ from megatron_ext.kernels.attention.base import AttentionBackend, AttentionNeeds
 from megatron_ext.kernels.attention.choice import choose_attention
 from megatron_ext.kernels.attention.context_parallel import ContextParallelAttention
 from megatron_ext.kernels.attention.core import DotProductAttention
+from megatron_ext.kernels.rms_norm import RMSNorm
 from megatron_ext.kernels.weight_gradient import install_weight_gradient_accumulation
 from megatron_ext.model.modules import PLAIN_MODULES, LayerModules, choose_modules
+from megatron_ext.model.rotary import rotary_frequencies, softmax_scale
 from megatron_ext.model.vocabulary import mask_padded_logits, padded_vocab_size
 
 PARAMS_DTYPE = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -51,10 +53,13 @@ def transformer_config(run: RunConfig, *, fused_kernels: bool) -> TransformerCon
         kv_channels=model.head_size,
         normalization="RMSNorm",
         layernorm_epsilon=model.layernorm_epsilon,
+        softmax_scale=softmax_scale(model),
         init_method_std=model.init_method_std,
         gated_linear_unit=True,
         activation_func=torch.nn.functional.silu,
         add_bias_linear=False,
+        add_qkv_bias=model.add_qkv_bias,
+        qk_layernorm=model.qk_layernorm,
         hidden_dropout=0.0,
         attention_dropout=0.0,
         bf16=dtype == torch.bfloat16,
@@ -102,6 +107,12 @@ def _recompute(parallel: ParallelConfig) -> dict[str, Any]:
     }
 
 
+def attention_window(run: RunConfig) -> int | None:
+    """Keys a query sees; None where no row is longer than that, which every back end serves."""
+    window = run.model.window_size
+    return window if window is not None and window < run.training.seq_length else None
+
+
 def attention_backend(run: RunConfig, config: TransformerConfig) -> AttentionBackend:
     """The one that ``kernels.attention_backend`` asks for on this device.
 
@@ -115,21 +126,31 @@ def attention_backend(run: RunConfig, config: TransformerConfig) -> AttentionBac
         head_size=config.kv_channels,
         documents=run.data.reset_attention_mask,
         longer_keys=config.context_parallel_size > 1,
+        window=attention_window(run) is not None,
     )
     return choose_attention(run.kernels.attention_backend, needs)
 
 
 def layer_spec(
-    backend: AttentionBackend, modules: LayerModules = PLAIN_MODULES, *, context_parallel: bool = False
+    backend: AttentionBackend,
+    modules: LayerModules = PLAIN_MODULES,
+    *,
+    context_parallel: bool = False,
+    window: int | None = None,
+    qk_layernorm: bool = False,
 ) -> ModuleSpec:
-    """One decoder layer: RMSNorm, attention with RoPE, RMSNorm, SwiGLU; no biases."""
+    """One decoder layer: RMSNorm, attention with RoPE, RMSNorm, SwiGLU."""
     core = ContextParallelAttention if context_parallel else DotProductAttention
-    core_attention = ModuleSpec(module=core, params={"backend": backend})
+    core_attention = ModuleSpec(module=core, params={"backend": backend, "window": window})
     attention = ModuleSpec(
         module=modules.attention,
         params={"attn_mask_type": AttnMaskType.causal},
         submodules=SelfAttentionSubmodules(
-            linear_qkv=modules.column, core_attention=core_attention, linear_proj=modules.row
+            linear_qkv=modules.column,
+            core_attention=core_attention,
+            linear_proj=modules.row,
+            q_layernorm=RMSNorm if qk_layernorm else None,
+            k_layernorm=RMSNorm if qk_layernorm else None,
         ),
     )
     return ModuleSpec(
@@ -158,10 +179,17 @@ def _build_chunk(run: RunConfig, config: TransformerConfig, chunk: int | None) -
     """The layers of a stage, with what comes before the first of all or after the last."""
     layers_here = get_num_layers_to_build(config, chunk, parallel_state.get_pipeline_model_parallel_rank())
     modules = choose_modules(
-        run.kernels.fused, on_cpu=config.use_cpu_initialization, fp8=config.fp8 is not None
+        run.kernels.fused,
+        on_cpu=config.use_cpu_initialization,
+        fp8=config.fp8 is not None,
+        qk_layernorm=config.qk_layernorm,
     )
     layer = layer_spec(
-        attention_backend(run, config), modules, context_parallel=config.context_parallel_size > 1
+        attention_backend(run, config),
+        modules,
+        context_parallel=config.context_parallel_size > 1,
+        window=attention_window(run),
+        qk_layernorm=config.qk_layernorm,
     )
     block = TransformerBlockSubmodules(layer_specs=[layer] * layers_here, layer_norm=modules.norm)
     model = modules.model(
@@ -177,6 +205,9 @@ def _build_chunk(run: RunConfig, config: TransformerConfig, chunk: int | None) -
         rotary_base=run.model.rotary_base,
         vp_stage=chunk,
     )
+    if run.model.rope_scaling is not None:
+        rotary = model.rotary_pos_emb
+        rotary.inv_freq = rotary_frequencies(run.model).to(rotary.inv_freq.device)
     if modules.model is GPTModel:
         mask_padded_logits(model, run.model.vocab_size)
     else:

@@ -17,7 +17,9 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megatron_ext.backend.device import Backend
 from megatron_ext.config.sections import RunConfig
+from megatron_ext.convert.llama import LLAMA
 from megatron_ext.data.loader import MicroBatch
+from megatron_ext.errors import ConfigError
 from megatron_ext.kernels.rms_norm import RMSNorm
 from megatron_ext.model.transformer import PARAMS_DTYPE
 from megatron_ext.train.benchmark import Step, training_step
@@ -28,7 +30,15 @@ def megatron_core(run: RunConfig, backend: Backend, micro_batches: list[MicroBat
     return training_step(run, backend, micro_batches, _local_model)
 
 
+def _check_family(run: RunConfig) -> None:
+    if not LLAMA.holds(run.model):
+        raise ConfigError(
+            "peers are Llama models: without model.add_qkv_bias, model.qk_layernorm, model.window_size"
+        )
+
+
 def _local_model(run: RunConfig, config: TransformerConfig) -> list[GPTModel]:
+    _check_family(run)
     layer = get_gpt_layer_local_spec(normalization="RMSNorm")
     for norm in ("input_layernorm", "pre_mlp_layernorm"):
         setattr(layer.submodules, norm, RMSNorm)  # its own needs apex, or refuses sequence parallelism
@@ -69,6 +79,7 @@ def liger(run: RunConfig, backend: Backend, micro_batches: list[MicroBatch]) -> 
 def _hugging_face_model(run: RunConfig, backend: Backend) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415 - optional, and seconds to import
 
+    _check_family(run)
     model = run.model
     config = LlamaConfig(
         num_hidden_layers=model.num_layers,

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 SHAPES = (
     "num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "query_groups", "head_size",
-    "vocab_size", "rotary_base", "layernorm_epsilon", "untie_embeddings_and_output_weights",
+    "vocab_size", "rotary_base", "rope_scaling", "layernorm_epsilon", "untie_embeddings_and_output_weights",
+    "add_qkv_bias", "qk_layernorm", "window_size",
 )  # fmt: skip
 """What must agree between a run and a checkpoint: everything that changes a tensor or what is computed with it."""
 

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from training_worker import Training, batch, fill, run_config
 
 from megatron_ext.backend.device import select_backend
+from megatron_ext.config.section_rope import RopeScalingConfig
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.loader import MicroBatch
 from megatron_ext.kernels.attention.documents import Documents
@@ -25,6 +26,7 @@ from megatron_ext.train.setup import form_groups, start_processes
 from megatron_ext.train.step import _run_schedule, _training_loss
 
 VOCAB, SEQ, ROWS = 259, 8, 2
+YARN = RopeScalingConfig(rope_type="yarn", factor=4.0, original_max_position_embeddings=4)
 SEPARATE_GRADIENTS = {"training": {"gradient_accumulation_fusion": False}}
 LAYOUTS: dict[str, dict[str, dict[str, Any]]] = {
     "TP1": {},
@@ -52,6 +54,16 @@ LAYOUTS: dict[str, dict[str, dict[str, Any]]] = {
         "training": {"gradient_accumulation_fusion": True},
         "kernels": {"loss_chunk_tokens": 5},
     },
+    "TP2, bias of queries, keys and values": {
+        "model": {"add_qkv_bias": True},
+        "parallel": {"tensor_model_parallel_size": 2},
+    },
+    "TP2, norms of queries and keys": {
+        "model": {"qk_layernorm": True},
+        "parallel": {"tensor_model_parallel_size": 2, "recompute_granularity": "selective"},
+    },
+    "window": {"model": {"window_size": 3}},
+    "yarn": {"model": {"rope_scaling": YARN}},
     "bf16": {"training": {"precision": "bf16"}},
 }
 

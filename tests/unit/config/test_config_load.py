@@ -156,7 +156,8 @@ def test_every_problem_at_once_with_its_line(base: Path) -> None:
         "override model.num_layers=-3: model.num_layers=-3: should be greater than 0",
         "override model.zzzz=1: model.zzzz: unknown key; valid keys: num_layers, hidden_size, "
         "ffn_hidden_size, num_attention_heads, num_query_groups, kv_channels, vocab_size, max_position_embeddings, "
-        "rotary_base, layernorm_epsilon, untie_embeddings_and_output_weights, init_method_std",
+        "rotary_base, rope_scaling, layernorm_epsilon, untie_embeddings_and_output_weights, add_qkv_bias, "
+        "qk_layernorm, window_size, init_method_std",
         "a.yaml:2: parallel.tensor_model_parallel_sizes: unknown key; "
         "did you mean tensor_model_parallel_size?",
         "a.yaml:5: training.micro_batch_size=true: should be a valid integer",

@@ -42,6 +42,12 @@ def test_a_valid_run_breaks_no_rule() -> None:
     assert check(run_with()) == []
 
 
+def test_features_of_different_families_do_not_mix() -> None:
+    (text,) = check(run_with(model__add_qkv_bias=True, model__window_size=8))
+    assert "model.add_qkv_bias with model.window_size: no family of models has both" in text
+    assert check(run_with(model__qk_layernorm=True)) == []
+
+
 @pytest.mark.parametrize(
     "parallel",
     [

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from megatron_ext.checkpoint.store import CheckpointStore
 from megatron_ext.cli.main import run_verb
 from megatron_ext.config.sections import ModelConfig
-from megatron_ext.convert.families import model_config_from_hf
+from megatron_ext.convert.families import family_for, model_config_from_hf
 from megatron_ext.convert.from_hf import import_hf
 from megatron_ext.convert.llama import hf_config
 from megatron_ext.convert.to_hf import export_hf
@@ -81,12 +81,26 @@ def test_rope_settings_of_transformers_4_and_5_mean_the_same() -> None:
     assert model_config_from_hf(old).rotary_base == 500000.0
 
 
-def test_absent_keys_mean_what_they_mean_to_transformers() -> None:
+def test_rope_scaling_of_llama_3_1_as_published() -> None:
+    scaling = {
+        "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_type": "llama3",
+        "original_max_position_embeddings": 8192,
+    }  # fmt: skip
+    model = model_config_from_hf({**LLAMA_2_7B, "rope_theta": 500000.0, "rope_scaling": scaling})
+    assert model.rope_scaling is not None
+    assert model.rope_scaling.model_dump(exclude_none=True) == scaling
+    assert model_config_from_hf(hf_config(model)) == model
+    new = {**LLAMA_2_7B, "rope_parameters": {"rope_theta": 500000.0, **scaling}}
+    assert model_config_from_hf(new) == model
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3"])
+def test_absent_keys_mean_what_they_mean_to_transformers(model_type: str) -> None:
     transformers = pytest.importorskip("transformers")
     sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     required = {key: LLAMA_2_7B[key] for key in sizes}
-    ours = model_config_from_hf({"model_type": "llama", **required})
-    theirs = model_config_from_hf(transformers.LlamaConfig(**required).to_dict())
+    ours = model_config_from_hf({"model_type": model_type, **required})
+    theirs = model_config_from_hf(transformers.AutoConfig.for_model(model_type, **required).to_dict())
     assert ours.model_copy(update={"num_query_groups": ours.query_groups}) == theirs
 
 
@@ -99,11 +113,19 @@ def test_a_head_size_of_its_own_is_kept() -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"model_type": "qwen3"}, "model_type 'qwen3' is not supported; supported: llama"),
+        ({"model_type": "gemma"}, "'gemma' is not supported; supported: llama, mistral, qwen2, qwen3"),
+        ({"model_type": "qwen2", "use_sliding_window": True}, "use_sliding_window=true"),
+        ({"model_type": "qwen3", "attention_bias": True}, "attention_bias=true"),
+        ({"model_type": "qwen3", "layer_types": ["sliding_attention"] * 2}, "only full_attention"),
+        ({"model_type": "qwen2"}, r"missing: model\.layers\.0\.self_attn\.k_proj\.bias"),
+        ({"model_type": "qwen3"}, r"missing: model\.layers\.0\.self_attn\.k_norm\.weight"),
+        ({"model_type": "mistral", "sliding_window": 0}, "window_size: .*not 0"),
         ({"model_type": None}, "model_type None"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling of type 'linear'"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling of type 'llama3'"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "rope_scaling of type 'yarn'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_scaling of type 'dynamic'"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 8.0}}, "rope_scaling of type 'longrope'"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "llama3 lacks high_freq_factor"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0, "odd": 1}}, r"rope_scaling\.odd: Extra inputs"),
+        ({"rope_scaling": {"rope_type": "linear"}}, r"rope_scaling\.factor: Field required"),
         ({"rope_theta": 5.0}, r"different values of rope_theta: \[5\.0, 10000\.0\]"),
         ({"partial_rotary_factor": 0.5}, r"partial_rotary_factor=0\.5"),
         ({"attention_bias": True}, "attention_bias=true"),
@@ -122,6 +144,19 @@ def test_settings_that_are_not_handled_are_refused_by_name(
 ) -> None:
     _set_config(hf, **changes)
     _refused(hf, complaint)
+
+
+def test_a_model_that_its_family_cannot_hold_is_not_exported() -> None:
+    biased, windowed = ({"add_qkv_bias": True}, {"window_size": 4})
+    assert family_for(MODEL, None).model_type == "llama"
+    assert family_for(MODEL, {"model_type": "mistral"}).model_type == "mistral"
+    assert family_for(MODEL.model_copy(update=windowed), None).model_type == "mistral"
+    assert family_for(MODEL.model_copy(update=biased), None).model_type == "qwen2"
+    for changes, hf_config_ in ((biased, {"model_type": "llama"}), (biased | windowed, None)):
+        with pytest.raises(
+            ConversionError, match=r"no such model in .*: add_qkv_bias=True, qk_layernorm=False"
+        ):
+            family_for(MODEL.model_copy(update=changes), hf_config_)
 
 
 def test_left_over_and_missing_tensors_are_listed(hf: Path) -> None:

@@ -15,8 +15,9 @@ from megatron_ext.checkpoint.canonical import CanonicalReader, CanonicalWriter, 
 from megatron_ext.checkpoint.manifest import Manifest
 from megatron_ext.checkpoint.store import CheckpointStore
 from megatron_ext.config.sections import ModelConfig
+from megatron_ext.convert.families import family_for
 from megatron_ext.convert.from_hf import import_hf
-from megatron_ext.convert.llama import LLAMA, hf_config
+from megatron_ext.convert.llama import hf_config
 from megatron_ext.convert.rules import steps
 from megatron_ext.convert.to_hf import export_hf
 from megatron_ext.errors import ConversionError
@@ -45,6 +46,13 @@ def _transformers_names(model: ModelConfig) -> dict[str, tuple[int, ...]]:
             f"{prefix}.mlp.up_proj.weight": (f, h),
             f"{prefix}.mlp.down_proj.weight": (h, f),
         }
+        if model.add_qkv_bias:
+            for name, rows in (("q_proj", q), ("k_proj", kv), ("v_proj", kv)):
+                names[f"{prefix}.self_attn.{name}.bias"] = (rows,)
+        if model.qk_layernorm:
+            names |= {
+                f"{prefix}.self_attn.{name}.weight": (model.head_size,) for name in ("q_norm", "k_norm")
+            }
     if model.untie_embeddings_and_output_weights:
         names["lm_head.weight"] = (model.vocab_size, h)
     return names
@@ -61,7 +69,7 @@ def _random_model(model: ModelConfig, dtype: torch.dtype = torch.float32) -> dic
 def _hf_folder(folder: Path, model: ModelConfig, tensors: dict[str, torch.Tensor], **changes: Any) -> Path:
     folder.mkdir(parents=True)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps({**hf_config(model), **changes}))
+    (folder / "config.json").write_text(json.dumps({**family_for(model, None).hf_config(model), **changes}))
     return folder
 
 
@@ -74,6 +82,9 @@ def _assert_same(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tens
     for name, value in expected.items():
         assert actual[name].dtype == value.dtype, name
         assert torch.equal(actual[name], value), name
+
+
+FEATURES: list[dict[str, Any]] = [{}, {"add_qkv_bias": True}, {"qk_layernorm": True}, {"window_size": 5}]
 
 
 @st.composite
@@ -91,10 +102,11 @@ def _models(draw: st.DrawFn) -> ModelConfig:
         kv_channels=None if hidden == heads * head_size else head_size,
         vocab_size=draw(st.integers(1, 40)),
         untie_embeddings_and_output_weights=draw(st.booleans()),
+        **draw(st.sampled_from(FEATURES)),
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     model=_models(), dtype=st.sampled_from(list(DTYPES)), shard_bytes=st.sampled_from([500, 5_000_000_000])
 )
@@ -113,7 +125,7 @@ def test_export_of_import_is_the_same_bit_for_bit(
 @settings(max_examples=50, deadline=None)
 @given(model=_models())
 def test_the_table_covers_transformers_and_canonical_names_exactly_once(model: ModelConfig) -> None:
-    plan = list(steps(LLAMA.rules(model), model.num_layers))
+    plan = list(steps(family_for(model, None).rules(model), model.num_layers))
     names = [name for step in plan for name in step.hf_names]
     assert sorted(names) == sorted(_transformers_names(model))
     assert {step.rule.canonical for step in plan} == canonical_shapes(model).keys()

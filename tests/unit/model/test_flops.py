@@ -1,11 +1,14 @@
 """Parameters and FLOPs against published counts, and against products counted one by one."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from megatron_ext.config.sections import ModelConfig
-from megatron_ext.model.flops import flops_per_token, num_parameters
+from megatron_ext.convert.families import family_for
+from megatron_ext.model.flops import attended_positions, flops_per_token, num_parameters
 
 LLAMA2_7B = ModelConfig(
     num_layers=32, hidden_size=4096, ffn_hidden_size=11008, num_attention_heads=32, vocab_size=32000
@@ -58,6 +61,22 @@ def test_parameters_equal_those_of_transformers(tied: bool) -> None:
         )
     )
     assert num_parameters(model) == theirs.num_parameters()
+
+
+@pytest.mark.parametrize("changes", [{"add_qkv_bias": True}, {"qk_layernorm": True}, {"window_size": 4}])
+def test_parameters_of_other_families_equal_those_of_transformers(changes: dict[str, Any]) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = GROUPED.model_copy(update=changes)
+    config = transformers.AutoConfig.for_model(**family_for(model, None).hf_config(model))
+    assert num_parameters(model) == transformers.AutoModelForCausalLM.from_config(config).num_parameters()
+
+
+@pytest.mark.parametrize("window", [1, 5, 64, 100])
+def test_a_window_limits_what_is_attended_to(window: int) -> None:
+    model = GROUPED.model_copy(update={"window_size": window})
+    seen = [min(position + 0.5, window) for position in range(64)]  # a query sees half of its own block
+    assert attended_positions(model, 64, causal=False) == min(window, 64)
+    assert attended_positions(model, 64, causal=True) == pytest.approx(sum(seen) / 64, abs=0.5 / 64)
 
 
 def test_llama2_7b_flops_at_4096_in_both_conventions() -> None:
