@@ -7,12 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from megatron_ext.checkpoint.canonical import VOCABULARY_KEYS, CanonicalReader
 from megatron_ext.convert.foreign.megatron_args import config_of
 from megatron_ext.convert.foreign.megatron_files import NAMES
-from megatron_ext.convert.foreign.pickled import HARMLESS, load
+from megatron_ext.convert.foreign.pickled import load, only_harmless
 from megatron_ext.convert.foreign.recipes import (
     Part,
     Recipe,
@@ -42,7 +40,7 @@ def read_dist(folder: Path, *, vocab_size: int | None = None) -> tuple[Recipes, 
         CheckpointError: the folder is damaged or unsafe.
         ConversionError: its arguments or tensors are not those of a Llama.
     """
-    with torch.serialization.safe_globals(HARMLESS):
+    with only_harmless():
         reader = CanonicalReader(folder)
     common = load(folder / COMMON)
     config = config_of(common.get("args"), folder / COMMON, vocab_size)

@@ -88,6 +88,8 @@ def _params(path: Path) -> dict[str, Any]:
     for key, kind in {"dim": int, "n_heads": int, "n_layers": int, "norm_eps": float}.items():
         if not isinstance(params.get(key), kind) or params[key] <= 0:
             raise ConversionError(f"{path}: {key} is {params.get(key)!r}, not a positive {kind.__name__}")
+    if params.get("n_kv_heads") is not None and not isinstance(params["n_kv_heads"], int):
+        raise ConversionError(f"{path}: n_kv_heads is {params['n_kv_heads']!r}, not a number of heads")
     unknown = sorted({"quantization_args", "lora_args", "moe_args", "vision_chunk_size"} & params.keys())
     if unknown:
         raise ConversionError(f"{path}: models with {', '.join(unknown)} are not supported")

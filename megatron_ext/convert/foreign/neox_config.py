@@ -63,9 +63,11 @@ def config_of(settings: Mapping[str, Any], place: Path) -> dict[str, Any]:
     Raises:
         ConversionError: a setting is missing, or asks for what no Llama has.
     """
-    missing = [name for name in _REQUIRED if not isinstance(settings.get(name), int)]
-    if missing:
-        raise ConversionError(f"{place}: lacks {', '.join(missing)}")
+    wrong = [name for name in _REQUIRED if not _is_count(settings.get(name))]
+    if settings.get("num_kv_heads") is not None and not _is_count(settings["num_kv_heads"]):
+        wrong.append("num_kv_heads")
+    if wrong:
+        raise ConversionError(f"{place}: lacks {', '.join(wrong)}, or it is not a positive integer")
     unlike = [
         f"{name}={settings.get(name, default)!r}"
         for name, default, wanted in _LLAMA
@@ -86,3 +88,7 @@ def config_of(settings: Mapping[str, Any], place: Path) -> dict[str, Any]:
         "rope_theta": float(settings.get("rotary_emb_base", 10000)),
         "tie_word_embeddings": not settings.get("no_weight_tying", False),
     }
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value > 0

@@ -6,9 +6,10 @@ nothing, under the name that the file asks for: the class itself is never import
 """
 
 import argparse
+import contextlib
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,6 @@ _IGNORED = (
     "numpy._core.multiarray.scalar",
     "numpy.ndarray",
     "numpy.dtype",
-    "_codecs.encode",
     # values of Megatron-LM's settings
     "megatron.core.enums.ModelType",
     "megatron.core.transformer.enums.AttnBackend",
@@ -56,11 +56,10 @@ _IGNORED = (
     "deepspeed.utils.tensor_fragment.fragment_address",
 )
 # Namespace keeps what it is given as attributes, and does nothing else.
-HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+_HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     argparse.Namespace,
     *((Ignored, name) for name in _IGNORED),
 ]
-"""For ``torch.serialization.safe_globals``."""
 _DAMAGED = (
     pickle.UnpicklingError,
     AttributeError,
@@ -75,6 +74,21 @@ _DAMAGED = (
 )
 
 
+@contextlib.contextmanager
+def only_harmless() -> Iterator[None]:
+    """Within the block, ``torch.load(weights_only=True)`` knows the names above, and no others.
+
+    Packages add to torch's list for the whole process when they are imported, as megatron-core does.
+    """
+    others = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            yield
+    finally:
+        torch.serialization.add_safe_globals(others)
+
+
 def load(path: Path) -> Any:
     """Content of a file of ``torch.save``; tensors are mapped, so that nothing is read before it is used.
 
@@ -84,7 +98,7 @@ def load(path: Path) -> Any:
     if not path.is_file():
         raise ConversionError(f"{path}: no such file; the checkpoint is incomplete")
     try:
-        with torch.serialization.safe_globals(HARMLESS):
+        with only_harmless():
             # Before 1.6, torch wrote no zip files; those cannot be mapped.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except _DAMAGED as error:

@@ -144,6 +144,8 @@ class Shards:
         """
         if name not in self:
             raise ConversionError(f"{self._origin}: {name} is missing")
+        if not all(rank[name].ndim for rank in self._ranks):
+            raise ConversionError(f"{self._origin}: {name} is a single number")
         return tuple(Part.of(rank.pop(name)) for rank in self._ranks)
 
     def take_same(self, name: str) -> tuple[Part, ...]:

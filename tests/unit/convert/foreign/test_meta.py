@@ -104,6 +104,7 @@ def _change(folder: Path, rank: int, **changes: torch.Tensor | None) -> None:
             r"only some ranks hold layers\.1\.attention\.wq\.weight",
         ),
         ({"norm__weight": torch.zeros(HIDDEN)}, r"norm\.weight should be the same on all ranks"),
+        ({"tok_embeddings__weight": torch.tensor(1.0)}, r"tok_embeddings\.weight is a single number"),
         ({"output__weight": torch.zeros(7, HIDDEN)}, r"lm_head\.weight is \(27, 32\)"),
         ({"output__weight": torch.zeros(7, 5)}, r"parts of shapes \(20, 32\), \(7, 5\)"),
         ({"norm__weight": torch.zeros(HIDDEN, dtype=torch.int8)}, r"norm\.weight should be"),

@@ -130,6 +130,7 @@ def test_the_command_asks_for_what_files_do_not_say(
     ("changes", "complaint"),
     [
         ({"norm": "layernorm"}, "not a Llama: norm='layernorm'"),
+        ({"num-kv-heads": -2}, "lacks num_kv_heads, or it is not a positive integer"),
         ({"rotary-pct": 0.25}, r"not a Llama: rotary_pct=0\.25"),
         ({"activation": "silu"}, "linear1 is there, which does not go with activation 'silu'"),
         ({"hidden-size": 64}, "hidden-size is 64, and 32 in another file"),
