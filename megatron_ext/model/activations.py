@@ -59,9 +59,12 @@ def kept_by_layer(model: ModelConfig, *, context: int = 1, kernels: Kernels = "f
         Kept("gate and up", 2 * ffn, freed_by="mlp"),
     ]
     if model.qk_layernorm:
-        kept.append(Kept("queries and keys before their norms", query + key_value))
+        kept += [
+            Kept("projection, of which keys before their norm are a view", query + 2 * key_value),
+            Kept("queries before their norm", query),
+        ]
         if kernels == "plain":
-            kept.append(Kept("the same, normalised before the weight", query + key_value))
+            kept.append(Kept("queries and keys, normalised before the weight", query + key_value))
     if kernels != "fused":
         kept.append(Kept("their SwiGLU product", ffn, freed_by="mlp"))
     if kernels == "plain":

@@ -29,9 +29,9 @@ CASES: dict[str, dict[str, Any]] = {
     "llama-yarn": {"model_type": "llama", "rope_scaling": YARN},
     "mistral-window": {"model_type": "mistral", "sliding_window": 7},
     "mistral-no-window": {"model_type": "mistral", "sliding_window": None},
-    "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True},
+    "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True, "num_key_value_heads": 1},
     "qwen2-yarn": {"model_type": "qwen2", "rope_scaling": YARN | {"beta_fast": 8.0}},
-    "qwen3": {"model_type": "qwen3", "head_dim": 16, "num_key_value_heads": 4},
+    "qwen3": {"model_type": "qwen3", "head_dim": 16, "num_key_value_heads": 1},
 }
 LAYOUTS = ("TP1-PP1", "TP2-PP1", "TP1-PP2", "TP2-PP2")
 

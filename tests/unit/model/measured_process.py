@@ -86,6 +86,9 @@ def main() -> None:
     for num_layers in (1, 3):
         config = run_config(precision, num_layers)
         plain = transformer_config(config, fused_kernels=False)
+        normed = config.model_copy(update={"model": config.model.model_copy(update={"qk_layernorm": True})})
+        chunks = build_model(normed, transformer_config(normed, fused_kernels=False))
+        measured["activations"].setdefault("qk_layernorm", []).append(saved_bytes(chunks[0]))
         for name, fused in (("plain", False), ("fused", True)):
             megatron_config = dataclasses.replace(plain, bias_activation_fusion=fused)
             chunks = to_training_precision(

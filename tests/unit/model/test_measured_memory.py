@@ -47,6 +47,17 @@ def test_activations_of_plain_operations(in_fp32: Any) -> None:
     assert layer == pytest.approx((large - small) / 2 / TOKENS, rel=0.05)
 
 
+def test_norms_of_queries_and_keys_keep_their_inputs(in_fp32: Any) -> None:
+    plain, normed = (in_fp32["activations"][name][1] for name in ("plain", "qk_layernorm"))
+    model = run_config("fp32", LAYERS).model
+    without, with_norms = (
+        sum(kept.elements for kept in kept_by_layer(one, kernels="plain"))
+        for one in (model, model.model_copy(update={"qk_layernorm": True}))
+    )
+    added = LAYERS * TOKENS * (with_norms - without) * 4
+    assert normed - plain == pytest.approx(added, rel=0.02)
+
+
 def test_a_fused_swiglu_keeps_its_input_only(in_fp32: Any) -> None:
     plain, fused = (in_fp32["activations"][name][1] for name in ("plain", "fused"))
     kept = {
