@@ -19,7 +19,7 @@ from megatron_ext.convert.families import family_of
 from megatron_ext.convert.hf_source import TensorSource, open_weights
 from megatron_ext.convert.output import output_directory
 from megatron_ext.convert.read_ahead import read_ahead
-from megatron_ext.convert.rules import LAYER, Drop, Rule, Shape, Step, Tied, steps
+from megatron_ext.convert.rules import LAYER, Drop, Family, Rule, Shape, Step, Tied, steps
 from megatron_ext.errors import ConversionError
 from megatron_ext.utils.atomic import write_text
 from megatron_ext.utils.console import get_logger, progress
@@ -104,7 +104,9 @@ def import_model(
     Raises:
         ConversionError: as for ``import_hf``.
     """
-    model, plan = _understood(config, source, None)
+    family = family_of(config)
+    model = family.model_config(config)
+    plan = _checked_plan(family, model, source, None)
     return _import(
         Import(model, source, plan, None),
         output,
@@ -150,24 +152,20 @@ def open_hf(hf_path: Path, wanted: torch.dtype | None = None) -> tuple[ModelConf
             f"{hf_path}: no such folder; download it first: hf download NAME --local-dir DIR"
         )
     config = assets.read_config(hf_path)
-    family_of(config).model_config(
-        config
-    )  # what is wrong with it is said before what is wrong with the weights
-    source = open_weights(hf_path)
-    model, plan = _understood(config, source, wanted)
-    return model, source, plan
-
-
-def _understood(
-    config: Mapping[str, Any], source: TensorSource, wanted: torch.dtype | None
-) -> tuple[ModelConfig, list[Step]]:
     family = family_of(config)
-    model = family.model_config(config)
+    model = family.model_config(config)  # what is wrong with it is said before what is wrong with the weights
+    source = open_weights(hf_path)
+    return model, source, _checked_plan(family, model, source, wanted)
+
+
+def _checked_plan(
+    family: Family, model: ModelConfig, source: TensorSource, wanted: torch.dtype | None
+) -> list[Step]:
     rules = family.rules(model)
     plan = list(steps(rules, model.num_layers))
     _check_names(source, plan, rules, model.num_layers)
     _check_contents(source, plan, rules, model, wanted)
-    return model, plan
+    return plan
 
 
 def _is_import(path: Path) -> bool:
