@@ -23,7 +23,7 @@ install: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) install --quiet --constraint constraints.txt torch pip setuptools pybind11
-	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[hf,dev]"
+	$(PIP) install --quiet --constraint constraints.txt --no-build-isolation --editable ".[hf,corpus,dev]"
 	touch $@
 
 install-launchers: $(LAUNCHERS)

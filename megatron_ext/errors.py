@@ -19,6 +19,10 @@ class DataError(MegatronExtError):
     """A text file, an indexed dataset or a blend cannot be used."""
 
 
+class CorpusError(MegatronExtError):
+    """A source of a corpus, its manifest, or a mixture of it cannot be used."""
+
+
 class TokenizerError(MegatronExtError):
     """A tokenizer cannot be loaded, or does not fit the model or the data."""
 

@@ -15,8 +15,8 @@ from megatron_ext.config.tree import Entry
 Location = tuple[str | int, ...]
 
 
-def explain(error: ValidationError, tree: Entry) -> list[str]:
-    """One line for each finding, in the order of the sections."""
+def explain(error: ValidationError, tree: Entry, root: type[Section] = RunConfig) -> list[str]:
+    """One line for each finding, in the order of the sections of ``root``."""
     details = error.errors(include_url=False)
     inner = [detail["loc"] for detail in details]
     lines = []
@@ -26,7 +26,7 @@ def explain(error: ValidationError, tree: Entry) -> list[str]:
             loc[: len(detail["loc"])] == detail["loc"] and len(loc) > len(detail["loc"]) for loc in inner
         )
         if not consequence:
-            lines.append(f"{_origin(tree, detail['loc'])}: {_describe(detail)}")
+            lines.append(f"{_origin(tree, detail['loc'])}: {_describe(detail, root)}")
     return lines
 
 
@@ -47,15 +47,15 @@ def _origin(tree: Entry, location: Location) -> str:
     return tree.origin
 
 
-def _describe(detail: ErrorDetails) -> str:
+def _describe(detail: ErrorDetails, root: type[Section]) -> str:
     location, kind, value = detail["loc"], detail["type"], detail["input"]
     key = dotted(location)
     if kind == "extra_forbidden":
-        return f"{key}: unknown key; {_instead_of_key(location)}"
+        return f"{key}: unknown key; {_instead_of_key(location, root)}"
     if kind == "missing":
-        return f"{key}: missing{_meaning(location)}"
+        return f"{key}: missing{_meaning(location, root)}"
     if kind == "model_type":
-        return f"{key}: must hold keys of its own: {', '.join(_section_at(location).model_fields)}"
+        return f"{key}: must hold keys of its own: {', '.join(_section_at(location, root).model_fields)}"
     shown = key if isinstance(value, dict | list) else f"{key}={_as_yaml(value)}"
     if kind == "literal_error":
         expected = detail["ctx"]["expected"]
@@ -67,10 +67,10 @@ def _describe(detail: ErrorDetails) -> str:
     return text
 
 
-def _instead_of_key(location: Location) -> str:
-    key, section = str(location[-1]), _section_at(location[:-1])
+def _instead_of_key(location: Location, root: type[Section]) -> str:
+    key, section = str(location[-1]), _section_at(location[:-1], root)
     valid = list(section.model_fields)
-    elsewhere = _keys_of_sections()
+    elsewhere = _keys_of_sections(root)
     if key in elsewhere:
         return f"did you mean {elsewhere[key]}?"
     for candidates, full_name in ((valid, None), (list(elsewhere), elsewhere)):
@@ -80,19 +80,19 @@ def _instead_of_key(location: Location) -> str:
     return f"valid keys: {', '.join(valid)}"
 
 
-def _keys_of_sections() -> dict[str, str]:
+def _keys_of_sections(root: type[Section]) -> dict[str, str]:
     """Every key below the top level, with its full name."""
     names = {}
-    for section_name in RunConfig.model_fields:
-        section = _section_at((section_name,))
-        if section is not RunConfig:
+    for section_name in root.model_fields:
+        section = _section_at((section_name,), root)
+        if section is not root:
             names.update({key: f"{section_name}.{key}" for key in section.model_fields})
     return names
 
 
-def _section_at(location: Location) -> type[Section]:
+def _section_at(location: Location, root: type[Section]) -> type[Section]:
     """The section that a location lies in: its own class where it names one, else its parent's."""
-    section: type[Section] = RunConfig
+    section = root
     for part in location:
         field = section.model_fields.get(str(part))
         for candidate in (field.annotation, *get_args(field.annotation)) if field else ():
@@ -101,9 +101,9 @@ def _section_at(location: Location) -> type[Section]:
     return section
 
 
-def _meaning(location: Location) -> str:
-    field = _section_at(location[:-1]).model_fields[str(location[-1])]
-    if len(location) == 1 and location[0] in ("model", "data", "training", "optimizer"):
+def _meaning(location: Location, root: type[Section]) -> str:
+    field = _section_at(location[:-1], root).model_fields[str(location[-1])]
+    if root is RunConfig and len(location) == 1 and location[0] in ("model", "data", "training", "optimizer"):
         return (
             f" section; write one, or name a file that has one under `defaults:` (see configs/{location[0]}*)"
         )

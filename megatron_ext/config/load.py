@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,6 +14,8 @@ from megatron_ext.config.sections import RunConfig
 from megatron_ext.config.tree import Entry, Reading, merge
 from megatron_ext.config.violation import Violation
 from megatron_ext.errors import ConfigError
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 def load_run_config(paths: Sequence[Path], overrides: Sequence[str] = ()) -> RunConfig:
@@ -42,6 +44,26 @@ def load_run_config(paths: Sequence[Path], overrides: Sequence[str] = ()) -> Run
     if problems:
         raise ConfigError(problems)
     return run
+
+
+def load_section(path: Path, kind: type[AnySection]) -> AnySection:
+    """Read one YAML file that holds a `Section` of its own, such as a corpus's manifest.
+
+    Args:
+        path: the file; its ``defaults:`` lie under its own values, as in a run's.
+        kind: what the file holds.
+
+    Raises:
+        ConfigError: with one line for each problem in the file and its values.
+    """
+    reading = Reading()
+    tree = reading.file(path)
+    if reading.problems:
+        raise ConfigError(reading.problems)
+    try:
+        return kind.model_validate(tree.plain())
+    except ValidationError as error:
+        raise ConfigError(explain(error, tree, kind)) from error
 
 
 def split_sources(sources: Sequence[str]) -> tuple[list[Path], list[str]]:

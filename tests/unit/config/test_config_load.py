@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from megatron_ext.config.load import load_run_config
+from megatron_ext.config.load import load_run_config, load_section
+from megatron_ext.config.section import Section
 from megatron_ext.errors import ConfigError
 
 RUN = """\
@@ -272,3 +273,23 @@ def test_configuration_starts_fast_and_without_torch() -> None:
     ]
     assert all(output.split(maxsplit=1)[1].strip() == "[]" for output in outputs)
     assert min(float(output.split()[0]) for output in outputs) < 0.3
+
+
+class _Child(Section):
+    sources: int
+
+
+class _Parent(Section):
+    name: str
+    child: _Child
+
+
+def test_a_section_of_its_own_is_read_with_line_and_nearest_key(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("name: a\nchild:\n  sources: 3\n")
+    assert load_section(path, _Parent).child.sources == 3
+    path.write_text("name: a\nchild:\n  source: 3\n")
+    with pytest.raises(ConfigError) as caught:
+        load_section(path, _Parent)
+    assert f"{path}:2: child.sources: missing" in caught.value.problems
+    assert f"{path}:3: child.source: unknown key; did you mean sources?" in caught.value.problems
