@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from megatron_ext.config.batch_size import BatchSizes
-from megatron_ext.config.section import Alpha, Amount, NonNegativeInt, PositiveInt, Section
+from megatron_ext.config.section import Alpha, Amount, GroupName, NonNegativeInt, PositiveInt, Section
 from megatron_ext.config.section_optimizer import OptimizerConfig
 from megatron_ext.config.section_rope import RopeScalingConfig
 
@@ -167,6 +167,11 @@ class DatasetConfig(Section):
     )
     samples: Amount | None = Field(
         default=None, description="samples of seq_length to read; scaled to the length of the run"
+    )
+    groups: dict[GroupName, GroupName] = Field(
+        default={},
+        description="what metrics count these sets under, such as {label: eng_Latn, tier: high, category: mono}: "
+        "dimensions and values of your choice; label defaults to a set's name",
     )
 
     @property
