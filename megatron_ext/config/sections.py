@@ -308,8 +308,18 @@ class LoggingConfig(Section):
     """What a run says and where."""
 
     log_interval: PositiveInt = 10
+    per_label: bool | None = Field(
+        default=None,
+        description="loss and tokens of each label in metrics.jsonl; default: where data has groups",
+    )
+    label_interval: PositiveInt = Field(
+        default=1, description="training records from one with labels to the next; saves end an interval too"
+    )
     tensorboard: bool = Field(default=False, description="event files under <run_dir>/tensorboard")
     wandb_project: str | None = None
+    track_labels: bool = Field(
+        default=False, description="labels in TensorBoard and W&B too, beside the other groups"
+    )
     peak_tflops: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="peak of one device for MFU, in TFLOP/s; default: looked up by device name"
     )
