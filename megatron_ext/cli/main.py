@@ -36,6 +36,10 @@ VERBS: dict[str, Verb] = {
     "preprocess": Verb("megatron_ext.cli.preprocess", "turn JSON lines of text into indexed token files"),
     "merge": Verb("megatron_ext.cli.merge", "make one indexed dataset out of many"),
     "inspect": Verb("megatron_ext.cli.inspect", "describe an indexed dataset, decode a document, verify it"),
+    "plan-mixture": Verb(
+        "megatron_ext.cli.plan_mixture",
+        "plan how many tokens of each language a run reads, and write the blend",
+    ),
     "convert": Verb(
         "megatron_ext.cli.convert", "import a Hugging Face checkpoint, or export one", intermixed=False
     ),

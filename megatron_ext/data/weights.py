@@ -59,7 +59,7 @@ def mix_of(key: str, entries: Sequence[Entry], *, alpha: float, seq_length: int,
     amounts = [amount * by_size(entry.sets, alpha) for amount, entry in zip(asked, entries, strict=True)]
     weights = np.concatenate(amounts)
     if unit == "tokens":
-        weights = weights / [trained_per_sample(tokens, seq_length, order) for tokens in sets]
+        weights = weights / [trained_per_sample(tokens.num_tokens, seq_length, order) for tokens in sets]
     return Mix(key, sets, weights, None if unit == "weight" else float(weights.sum()))
 
 
@@ -73,11 +73,11 @@ def by_size(sets: Sequence[TokenSet], alpha: float) -> NDArray[np.float64]:
     return np.asarray(sizes / sizes.sum(), dtype=np.float64)
 
 
-def trained_per_sample(tokens: TokenSet, seq_length: int, order: str) -> float:
-    """Labels that a sample of a set has on average; see the top of this file."""
+def trained_per_sample(num_tokens: int, seq_length: int, order: str) -> float:
+    """Labels that a sample of a set of ``num_tokens`` has on average; see the top of this file."""
     if order == "megatron":
         return float(seq_length)
-    labels = tokens.num_tokens - 1
+    labels = num_tokens - 1
     return labels / -(-labels // seq_length)
 
 
