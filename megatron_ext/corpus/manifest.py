@@ -39,9 +39,7 @@ class LanguageConfig(Section):
     )
     detect: bool = Field(default=False, description="identify the language of each document")
     script: str | None = Field(default=None, description="ISO 15924 code of all documents")
-    script_field: str | None = Field(
-        default=None, description="key or column that holds an ISO 15924 code"
-    )
+    script_field: str | None = Field(default=None, description="key or column that holds an ISO 15924 code")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -65,10 +63,12 @@ class SourceConfig(Section):
     name: str = Field(pattern=NAME, description="letters, digits, dots, hyphens and underscores")
     files: Names = Field(description="files, globs, folders")
     format: Literal[KINDS] | None = Field(  # type: ignore[valid-type]
-        default=None, description="kind of its files, in place of their endings; compression goes by the ending"
+        default=None,
+        description="kind of its files, in place of their endings; compression goes by the ending",
     )
     text_key: Names = Field(
-        default=("text",), description="key or column of the text; of several, the texts are joined by newlines"
+        default=("text",),
+        description="key or column of the text; of several, the texts are joined by newlines",
     )
     language: LanguageConfig = Field(description="where the language is written, such as {fixed: eng}")
     category: Category = "mono"
@@ -118,7 +118,9 @@ class ValidationConfig(Section):
     share: Fraction = 0.01
     min_documents: NonNegativeInt = 5
     max_documents: NonNegativeInt = 1000
-    max_share: Fraction = Field(default=0.1, description="goes before min_documents: small sets keep their text")
+    max_share: Fraction = Field(
+        default=0.1, description="goes before min_documents: small sets keep their text"
+    )
 
 
 class ShardsConfig(Section):

@@ -172,8 +172,9 @@ def _job(inputs: Sequence[Path], outputs: tuple[Path, ...]) -> Job:
     if len(groups) == 1:
         whole = part(inputs, outputs)
         return Job((whole,), whole)
-    whole = part(inputs, outputs)
-    whole = dataclasses.replace(whole, name=f"whole-{whole.name}")
+    whole = dataclasses.replace(
+        part(inputs, outputs), name=f"whole-{_hash(os.fsencode(outputs[0].absolute()))}"
+    )
     return Job(tuple(part(group, ()) for group in groups), whole)
 
 
@@ -192,4 +193,8 @@ def _groups(inputs: Sequence[Path], identities: Mapping[Path, InputIdentity]) ->
 
 def _part_name(identities: Sequence[InputIdentity]) -> str:
     """The same for files wherever they stand among the inputs."""
-    return hashlib.sha256(b"\0".join(os.fsencode(one.path) for one in identities)).hexdigest()[:16]
+    return _hash(b"\0".join(os.fsencode(one.path) for one in identities))
+
+
+def _hash(name: bytes) -> str:
+    return hashlib.sha256(name).hexdigest()[:16]
