@@ -101,7 +101,11 @@ def _files(source: SourceConfig) -> list[Path]:
         files = find_inputs(paths, source.format)
     except DataError as error:
         raise CorpusError(f"source {source.name}: {error}") from error
-    twice = next((path for path in files if files.count(path) > 1), None) if len(set(files)) < len(files) else None
+    twice = (
+        next((path for path in files if files.count(path) > 1), None)
+        if len(set(files)) < len(files)
+        else None
+    )
     if twice is not None:
         raise CorpusError(f"source {source.name}: {twice} is named twice; name it once")
     keys = set(source.keys) - {"text"}

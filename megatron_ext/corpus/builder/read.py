@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from megatron_ext.corpus.build.parts import Piece
+from megatron_ext.corpus.builder.parts import Piece
 from megatron_ext.data.preprocess_open import READ_ERRORS, opened
 from megatron_ext.data.preprocess_read import CHUNK_BYTES, Chunk, read_chunks
 from megatron_ext.data.preprocess_rows import BadRowError, Lines, Row, json_row, text_row

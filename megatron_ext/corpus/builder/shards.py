@@ -10,7 +10,7 @@ from typing import IO, Any, NamedTuple, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from megatron_ext.corpus.build.part_file import PartFile, PartIndex, Segment, writing
+from megatron_ext.corpus.builder.part_file import PartFile, PartIndex, Segment, writing
 from megatron_ext.corpus.counts import PartCounts
 from megatron_ext.corpus.manifest import ShardsConfig
 from megatron_ext.data.preprocess_open import zstd
@@ -86,7 +86,9 @@ def copies_of(side: str, decisions: Decisions) -> Decisions:
     return np.maximum(decisions if side == TRAIN else -decisions, 0)
 
 
-def write_shard(shard: Shard, folder: Path, config: ShardsConfig, advance: Callable[[int, int], None]) -> None:
+def write_shard(
+    shard: Shard, folder: Path, config: ShardsConfig, advance: Callable[[int, int], None]
+) -> None:
     """Write a shard, complete or not at all; memory is a segment.
 
     Raises:
