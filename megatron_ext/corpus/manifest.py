@@ -13,7 +13,10 @@ from pydantic import BeforeValidator, Field, model_validator
 from megatron_ext.config.load import load_section
 from megatron_ext.config.section import Fraction, NonNegativeInt, PositiveInt, Section
 from megatron_ext.config.sections import TokenizerConfig
+from megatron_ext.corpus.cleaning import CleaningConfig
 from megatron_ext.corpus.counts import Category
+from megatron_ext.corpus.duplicates import DuplicatesConfig
+from megatron_ext.corpus.labels.rules import Macrolanguages
 
 KINDS = (".jsonl", ".txt", ".parquet", ".arrow")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # of sources: stands in counts and in file names
@@ -99,6 +102,10 @@ class LabelsConfig(Section):
     aliases: str | None = Field(
         default=None, description="YAML file of codes and labels with what they stand for"
     )
+    macrolanguages: Macrolanguages = Field(
+        default="individual",
+        description="what becomes of est and ekk: individual (ekk), macro (est), or keep both",
+    )
     identifier: str = Field(
         default="default", description="language identification: default, or a fastText model's file"
     )
@@ -146,13 +153,15 @@ class Manifest(Section):
         description="list of name, files, language"
     )
     labels: LabelsConfig = LabelsConfig()
+    cleaning: CleaningConfig = CleaningConfig()
+    duplicates: DuplicatesConfig = DuplicatesConfig()
     validation: ValidationConfig = ValidationConfig()
     shards: ShardsConfig = ShardsConfig()
     tokenizer: TokenizeConfig | None = Field(
         default=None, description="makes a .bin/.idx of each set; without it, there are shards of text only"
     )
-    max_document_bytes: PositiveInt = Field(
-        default=64 << 20, description="a longer line, file or value of text is an error"
+    max_document_bytes: int = Field(
+        default=64 << 20, ge=1 << 20, description="a longer line, file or value of text is an error"
     )
     removed_examples: NonNegativeInt = Field(
         default=0, description="documents of each rule to write to removed/RULE.jsonl"

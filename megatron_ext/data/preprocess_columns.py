@@ -74,7 +74,8 @@ def _check_columns(path: Path, schema: pa.Schema, keys: Sequence[str]) -> None:
         if schema.names.count(key) != 1:
             there = ", ".join(schema.names[:KEYS_SHOWN]) or "none"
             raise DataError(
-                f"{path}: no one column {key!r}; columns there: {there}; choose with --json-keys (in a manifest: text_key)"
+                f"{path}: no one column {key!r}; columns there: {there}; choose with --json-keys "
+                "(in a manifest: text_key)"
             )
 
 

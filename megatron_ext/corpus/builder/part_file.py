@@ -120,6 +120,17 @@ class PartFile:
         except (FileNotFoundError, ValidationError):
             return None
 
+    def complete_index(self) -> PartIndex:
+        """What it holds.
+
+        Raises:
+            CorpusError: it is not complete, though it was.
+        """
+        index = self.index()
+        if index is None:
+            raise CorpusError(f"{self._path('.json')}: gone or damaged; the same command makes it again")
+        return index
+
     def records(self) -> NDArray[Any]:
         """Facts of its documents, mapped from the file: [documents]."""
         records: NDArray[Any] = np.load(self._path(".npy"), mmap_mode="r")

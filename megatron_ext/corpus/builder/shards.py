@@ -49,7 +49,7 @@ class Shard:
     side: str
     path: str
     takes: list[Take] = field(default_factory=list)
-    counts: PartCounts = PartCounts()
+    counts: PartCounts = field(default_factory=PartCounts)
 
     @property
     def load(self) -> int:
@@ -67,7 +67,7 @@ def plan_shards(parts: Sequence[tuple[PartFile, PartIndex, Path]], config: Shard
     Returns:
         Shards by set and side, in the order of their text. No document lies in two.
     """
-    shards: dict[tuple[str, str], list[Shard]] = {}
+    cutters: dict[tuple[str, str], _Cutter] = {}
     for file, index, path in parts:
         records, decisions = file.records(), np.load(path)
         for segment in index.segments:
@@ -75,10 +75,10 @@ def plan_shards(parts: Sequence[tuple[PartFile, PartIndex, Path]], config: Shard
             for side in (TRAIN, VALID):
                 copies = copies_of(side, decided)
                 if copies.any():
-                    own = shards.setdefault((segment.set, side), [])
+                    cutter = cutters.setdefault((segment.set, side), _Cutter(segment.set, side, config))
                     take = Take(file, segment, path, 0, segment.documents)
-                    _append(own, side, take, records[segment.rows], copies, config)
-    return [shard for _, own in sorted(shards.items()) for shard in own]
+                    cutter.append(take, records[segment.rows], copies)
+    return [shard for _, cutter in sorted(cutters.items()) for shard in cutter.shards]
 
 
 def copies_of(side: str, decisions: Decisions) -> Decisions:
@@ -86,24 +86,32 @@ def copies_of(side: str, decisions: Decisions) -> Decisions:
     return np.maximum(decisions if side == TRAIN else -decisions, 0)
 
 
-def write_shard(
-    shard: Shard, folder: Path, config: ShardsConfig, advance: Callable[[int, int], None]
-) -> None:
+@dataclass(frozen=True)
+class ShardFolder:
+    """Where shards are written, and how."""
+
+    path: Path
+    config: ShardsConfig
+
+    def has(self, shard: Shard) -> bool:
+        """Whether the shard is complete."""
+        return (self.path / shard.path).exists()
+
+
+def write_shard(folder: ShardFolder, shard: Shard, advance: Callable[[int, int], None]) -> None:
     """Write a shard, complete or not at all; memory is a segment.
 
     Raises:
         CorpusError: it cannot be written.
     """
-    path = folder / shard.path
-    with writing(folder), atomic_file(path) as stream, _compressed(stream, config) as output:
+    path = folder.path / shard.path
+    with writing(path), atomic_file(path) as stream, _compressed(stream, folder.config) as output:
         for take in shard.takes:
             lines = take.file.lines(take.segment)
             copies = copies_of(shard.side, np.load(take.decisions)[take.segment.rows])
             rows = take.start + np.flatnonzero(copies[take.start : take.stop])
-            num_bytes = 0
-            for row in rows:
-                num_bytes += output.write(lines[row] * int(copies[row]))
-            advance(num_bytes, len(rows))
+            output.write(b"".join(lines[row] * int(copies[row]) for row in rows))
+            advance(int(take.file.records()["bytes"][take.segment.rows][rows] @ copies[rows]), len(rows))
 
 
 def added(one: PartCounts, other: PartCounts) -> PartCounts:
@@ -112,24 +120,35 @@ def added(one: PartCounts, other: PartCounts) -> PartCounts:
     return PartCounts(**{name: getattr(one, name) + getattr(other, name) for name in names})
 
 
-def _append(
-    shards: list[Shard], side: str, take: Take, rows: NDArray[Any], copies: Decisions, config: ShardsConfig
-) -> None:
-    """Put a segment's documents into the last shard as long as it has room, and then into new ones."""
-    sizes = np.cumsum(rows["bytes"].astype(np.int64) * copies)
-    start = before = 0
-    while start < len(rows):
-        room = config.max_bytes - shards[-1].counts.bytes if shards else -1
-        stop = int(np.searchsorted(sizes, before + room, side="right"))
-        if stop <= start:  # a new one, which takes at least one document, however large that is
-            path = _path(side, take.segment.set, len(shards), config)
-            shards.append(Shard(take.segment.set, side, path))
-            stop = max(int(np.searchsorted(sizes, before + config.max_bytes, side="right")), start + 1)
-        taken = slice(start, stop)
-        if copies[taken].any():
-            shards[-1].takes.append(take._replace(start=start, stop=stop))
-            shards[-1].counts = added(shards[-1].counts, _counts(rows[taken], copies[taken]))
-        start, before = stop, int(sizes[stop - 1])
+class _Cutter:
+    """Cuts one side of a set."""
+
+    def __init__(self, name: str, side: str, config: ShardsConfig) -> None:
+        self._name, self._side, self._config = name, side, config
+        self.shards: list[Shard] = []
+
+    def append(self, take: Take, rows: NDArray[Any], copies: Decisions) -> None:
+        """Put a segment's documents into the last shard as long as it has room, and then into new ones."""
+        limit, kept = self._config.max_bytes, np.flatnonzero(copies)
+        rows, copies = rows[kept], copies[kept]
+        sizes = np.cumsum(rows["bytes"].astype(np.int64) * copies)
+        start = before = 0
+        while start < len(kept):
+            room = limit - self.shards[-1].counts.bytes if self.shards else -1
+            stop = int(np.searchsorted(sizes, before + room, side="right"))
+            if stop <= start:  # a new one, which takes at least one document, however large that is
+                self.shards.append(self._next())
+                stop = max(int(np.searchsorted(sizes, before + limit, side="right")), start + 1)
+            shard, taken = self.shards[-1], slice(start, stop)
+            shard.takes.append(take._replace(start=int(kept[start]), stop=int(kept[stop - 1]) + 1))
+            shard.counts = added(shard.counts, _counts(rows[taken], copies[taken]))
+            start, before = stop, int(sizes[stop - 1])
+
+    def _next(self) -> Shard:
+        ending = ENDINGS[self._config.compression]
+        return Shard(
+            self._name, self._side, f"{self._side}/{self._name}-{len(self.shards):05d}.jsonl{ending}"
+        )
 
 
 def _counts(rows: NDArray[Any], copies: Decisions) -> PartCounts:
@@ -142,10 +161,6 @@ def _counts(rows: NDArray[Any], copies: Decisions) -> PartCounts:
         bytes=total("bytes"),
         whitespace_tokens=total("words"),
     )
-
-
-def _path(side: str, name: str, number: int, config: ShardsConfig) -> str:
-    return f"{side}/{name}-{number:05d}.jsonl{ENDINGS[config.compression]}"
 
 
 @contextlib.contextmanager
