@@ -15,7 +15,7 @@ from megatron_ext.config.section import Fraction, NonNegativeInt, PositiveInt, S
 from megatron_ext.config.sections import TokenizerConfig
 from megatron_ext.corpus.cleaning import CleaningConfig
 from megatron_ext.corpus.counts import Category
-from megatron_ext.corpus.duplicates import DuplicatesConfig
+from megatron_ext.corpus.duplicates.config import PRESETS, MinHashConfig
 from megatron_ext.corpus.labels.rules import Macrolanguages
 
 KINDS = (".jsonl", ".txt", ".parquet", ".arrow")
@@ -26,6 +26,15 @@ Names = Annotated[
     BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
     Field(strict=False, min_length=1),
 ]
+
+
+def _preset(value: object) -> object:
+    """The parameters behind the name of a preset."""
+    if not isinstance(value, str):
+        return value
+    if value not in PRESETS:
+        raise ValueError(f"{value} is no preset; those are {', '.join(PRESETS)}")
+    return next(config.model_dump() for name, config in PRESETS.items() if name == value)
 
 
 class LanguageConfig(Section):
@@ -117,6 +126,23 @@ class LabelsConfig(Section):
         description="what becomes of text in another script than declared: keep it under the declared label, "
         "relabel it by the script that is seen, or drop it",
     )
+
+
+class DuplicatesConfig(Section):
+    """Which documents are one and the same, and what is kept of them."""
+
+    exact: Literal["corpus", "label", "off"] = Field(
+        default="corpus", description="among which documents the same text is kept once"
+    )
+    minhash: Annotated[MinHashConfig | None, BeforeValidator(_preset)] = Field(
+        default=PRESETS["fineweb2"],
+        description=f"how near-duplicates of one label are found: {', '.join(PRESETS)}, or bands, rows and so on; "
+        "null: they are not",
+    )
+    rehydrate: bool = Field(
+        default=False, description="keep as many copies as FineWeb2 does by the number of duplicates"
+    )
+    memory_bytes: int = Field(default=1 << 30, ge=1 << 20, description="for sorting; less takes longer")
 
 
 class ValidationConfig(Section):

@@ -111,7 +111,7 @@ def _build(job: Job, todo: list[Part], workers: int | None, ranks: Ranks, clock:
         )
         account = first(ranks, lambda: take_account(job))
     with clock.step("find duplicates"):
-        candidates = find_duplicates(job, ranks, workers)
+        candidates = first(ranks, lambda: find_duplicates(job))
     with clock.step("write shards"):
         decided = first(ranks, lambda: decide(candidates, job.manifest.validation))
         shards = first(ranks, lambda: _plan_shards(job, candidates))

@@ -14,10 +14,10 @@ from megatron_ext.corpus.builder.shards import Decisions
 from megatron_ext.corpus.manifest import ValidationConfig
 from megatron_ext.utils.atomic import atomic_file
 
-Outcomes = NDArray[
-    np.int16
-]  # of a part's documents: how often each is kept, or the number of a rule in `RULES`
-RULES = {-1: "exact_duplicate", -2: "near_duplicate"}
+# Of a part's documents: how often each is kept, or the number of a rule in `RULES`.
+Outcomes = NDArray[np.int8]
+EXACT, NEAR = -1, -2
+RULES = {EXACT: "exact_duplicate", NEAR: "near_duplicate"}
 HELD_OUT = "validates_elsewhere"
 
 
@@ -46,7 +46,7 @@ def decide(candidates: Sequence[Candidate], config: ValidationConfig) -> Decided
     held_out: dict[str, HeldOut] = defaultdict(lambda: HeldOut(config))
     for candidate in candidates:
         for name, rows, outcomes in sets_of(candidate):
-            held_out[name].add(_hashes(rows)[outcomes > 0])
+            held_out[name].add(np.ascontiguousarray(rows["hash"])[outcomes > 0])
     chosen = {name: one.hashes() for name, one in held_out.items()}
     of_all = union(chosen.values())
     decided = Decided(defaultdict(Counter), Counter())
@@ -67,17 +67,16 @@ def _write(candidate: Candidate, chosen: dict[str, Hashes], of_all: Hashes, deci
     """Decide a part, and count."""
     decisions: list[Decisions] = [np.empty(0, np.int16)]
     for name, rows, outcomes in sets_of(candidate):
-        hashes, kept = _hashes(rows), outcomes > 0
+        hashes, kept = np.ascontiguousarray(rows["hash"]), outcomes > 0
         validates = kept & among(hashes, chosen[name])
         elsewhere = kept & ~validates & among(hashes, of_all)
-        decisions.append(np.select([validates, kept & ~elsewhere], [np.int16(-1), outcomes], np.int16(0)))
+        trains = np.where(kept & ~elsewhere, outcomes, 0).astype(np.int16)
+        decisions.append(np.where(validates, np.int16(-1), trains))
+            np.select([validates, kept & ~elsewhere], [np.int16(-1), outcomes.astype(np.int16)], np.int16(0))
+        )
         decided.sources[name][candidate.source] += int((kept & ~elsewhere).sum())
         decided.removed[HELD_OUT] += int(elsewhere.sum())
         for number, rule in RULES.items():
             decided.removed[rule] += int((outcomes == number).sum())
     with writing(candidate.decisions), atomic_file(candidate.decisions) as stream:
         np.save(stream, np.concatenate(decisions))
-
-
-def _hashes(rows: NDArray[Any]) -> Hashes:
-    return np.ascontiguousarray(rows["hash"][:, 0])

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from megatron_ext.corpus.builder.labelling import Declared, Labeller
-from megatron_ext.corpus.builder.part_file import PartFile, PartWriter, Tally, record_dtype
+from megatron_ext.corpus.builder.part_file import RECORD, Keys, PartFile, PartWriter, Tally
 from megatron_ext.corpus.builder.parts import Part
 from megatron_ext.corpus.builder.read import read_piece
 from megatron_ext.corpus.builder.rows import Rows, SourceRows
 from megatron_ext.corpus.builder.workers import Advance
 from megatron_ext.corpus.cleaning import Cleaner
-from megatron_ext.corpus.duplicates import content_hashes, signatures
+from megatron_ext.corpus.duplicates.content import content_hashes, scoped
+from megatron_ext.corpus.duplicates.minhash import signatures
 from megatron_ext.corpus.labels.detect import scripts_of
 from megatron_ext.corpus.manifest import Manifest
 from megatron_ext.errors import CorpusError, DataError
@@ -93,7 +95,7 @@ class PartMaker:
         source, account = part.source, Account(self.manifest.removed_examples)
         rows_of = SourceRows(source, self.labeller, account.tally, self.manifest.max_document_bytes)
         try:
-            with PartWriter(PartFile(self.folder, part.name), self.manifest.duplicates.num_bands) as writer:
+            with PartWriter(PartFile(self.folder, part.name)) as writer:
                 for piece in part.pieces:
                     for chunk in read_piece(piece, source.keys, self.manifest.max_document_bytes):
                         rows = rows_of.take(chunk, piece)
@@ -152,19 +154,29 @@ class PartMaker:
     def _write(self, documents: Sequence[Document], source: str, writer: PartWriter) -> None:
         if not documents:
             return
-        texts = [one.text for one in documents]
-        records = np.zeros(len(documents), record_dtype(self.manifest.duplicates.num_bands))
-        records["hash"] = content_hashes(texts)
-        records["bands"] = signatures(texts, [one.script for one in documents], self.manifest.duplicates)
+        texts, labels = [one.text for one in documents], [one.label for one in documents]
+        hashes = content_hashes(texts)[:, 0]
+        records = np.zeros(len(documents), RECORD)
+        records["hash"] = hashes
         records["characters"] = [len(text) for text in texts]
         records["bytes"] = [len(text.encode()) for text in texts]
         records["words"] = [len(text.split()) for text in texts]
-        rows_of_sets: dict[str, list[int]] = defaultdict(list)
-        for row, document in enumerate(documents):
-            rows_of_sets[f"{document.category}/{document.label}"].append(row)
-        for name, rows in rows_of_sets.items():
-            lines = [f"{_encode({'text': texts[row], 'source': source})}\n".encode() for row in rows]
-            writer.add(name, lines, records[rows])
+        writer.add(
+            [f"{one.category}/{one.label}" for one in documents],
+            [f"{_encode({'text': text, 'source': source})}\n".encode() for text in texts],
+            records,
+            self._keys(texts, [one.script for one in documents], labels, hashes),
+        )
+
+    def _keys(
+        self, texts: list[str], scripts: list[str | None], labels: list[str], hashes: NDArray[np.uint64]
+    ) -> Keys:
+        """What duplicates share; near-duplicates are those of one label, whatever their category."""
+        config = self.manifest.duplicates
+        exact = scoped(hashes, labels) if config.exact == "label" else hashes
+        if config.minhash is None:
+            return Keys(exact, np.empty((len(texts), 0), np.uint64))
+        return Keys(exact, scoped(signatures(texts, scripts, config.minhash), labels))
 
 
 def make_part(maker: PartMaker, part: Part, advance: Advance) -> None:

@@ -1,21 +1,24 @@
 """What is kept of a part between the steps: its documents as lines of a shard, by set, and facts of each.
 
-A part has three files. ``NAME.zst`` holds segments, each a zstd frame of the lines of one set. ``NAME.npy`` holds a
-record of each document, in the same order. ``NAME.json`` says where the segments are and what was counted; it is
-written last, so that a part with it is complete.
+A part has a few files. ``NAME.zst`` holds segments, each a zstd frame of the lines of one set. ``NAME.npy`` holds a
+record of each document, in the same order. ``NAME.exact`` and ``NAME.bands`` hold the keys by which duplicates are
+found. ``NAME.json`` says where the segments are and what was counted; it is written last, so that a part with it is
+complete.
 """
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from megatron_ext.corpus.duplicates.records import write_records
 from megatron_ext.data.preprocess_open import zstd
 from megatron_ext.data.preprocess_rows import Skipped
 from megatron_ext.errors import CorpusError
@@ -25,17 +28,27 @@ SEGMENT_BYTES = 32 << 20  # of lines in memory before they are written
 LEVEL = 1  # of zstd: these files are read once or twice
 
 
-def record_dtype(num_bands: int) -> np.dtype[Any]:
-    """Facts of a document: 128 bits of its text's hash, band hashes of its signature, and sizes."""
-    return np.dtype(
-        [
-            ("hash", "<u8", (2,)),
-            ("bands", "<u8", (num_bands,)),
-            ("bytes", "<u4"),
-            ("characters", "<u4"),
-            ("words", "<u4"),
-        ]
-    )
+RECORD = np.dtype(
+    [
+        ("place", "<u4"),  # of the document in its part, as it was read
+        ("hash", "<u8"),  # of its text
+        ("bytes", "<u4"),
+        ("characters", "<u4"),
+        ("words", "<u4"),  # between white space
+    ]
+)
+
+
+class Keys(NamedTuple):
+    """What duplicates have in common, of some documents.
+
+    Attributes:
+        exact: uint64 [documents].
+        bands: uint64 [documents, bands]; no bands where near-duplicates are not looked for.
+    """
+
+    exact: NDArray[np.uint64]
+    bands: NDArray[np.uint64]
 
 
 class Segment(BaseModel):
@@ -106,17 +119,18 @@ class PartFile:
     folder: Path
     name: str
 
-    def _path(self, suffix: str) -> Path:
+    def path(self, suffix: str) -> Path:
+        """One of its files."""
         return self.folder / f"{self.name}{suffix}"
 
     def paths(self) -> Iterator[Path]:
         """All its files."""
-        return (self._path(suffix) for suffix in (".zst", ".npy", ".json"))
+        return (self.path(suffix) for suffix in (".zst", ".npy", ".exact", ".bands", ".json"))
 
     def index(self) -> PartIndex | None:
         """What it holds; None if it is not complete."""
         try:
-            return PartIndex.model_validate_json(self._path(".json").read_bytes())
+            return PartIndex.model_validate_json(self.path(".json").read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
 
@@ -128,17 +142,17 @@ class PartFile:
         """
         index = self.index()
         if index is None:
-            raise CorpusError(f"{self._path('.json')}: gone or damaged; the same command makes it again")
+            raise CorpusError(f"{self.path('.json')}: gone or damaged; the same command makes it again")
         return index
 
     def records(self) -> NDArray[Any]:
         """Facts of its documents, mapped from the file: [documents]."""
-        records: NDArray[Any] = np.load(self._path(".npy"), mmap_mode="r")
+        records: NDArray[Any] = np.load(self.path(".npy"), mmap_mode="r")
         return records
 
     def lines(self, segment: Segment) -> list[bytes]:
         """Lines of a segment, each with its end."""
-        with self._path(".zst").open("rb") as stream:
+        with self.path(".zst").open("rb") as stream:
             stream.seek(segment.offset)
             return zstd.decompress(stream.read(segment.size)).splitlines(keepends=True)
 
@@ -152,23 +166,18 @@ class _Pending:
 class PartWriter:
     """Writes the files of a part; nothing of them stays after an error."""
 
-    def __init__(self, file: PartFile, num_bands: int) -> None:
-        """Begin.
-
-        Args:
-            file: the part.
-            num_bands: band hashes of each document.
-        """
-        self._file, self._dtype = file, record_dtype(num_bands)
+    def __init__(self, file: PartFile) -> None:
+        self._file = file
         self._pending: dict[str, _Pending] = {}
-        self._pending_bytes = self._offset = self._rows = 0
+        self._pending_bytes = self._offset = self._rows = self._places = 0
         self._segments: list[Segment] = []
         self._records: list[NDArray[Any]] = []
+        self._keys: list[Keys] = []
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         self._stack.enter_context(writing(self._file.folder))
-        self._stream = self._stack.enter_context(atomic_file(self._file._path(".zst")))
+        self._stream = self._stack.enter_context(atomic_file(self._file.path(".zst")))
         return self
 
     def __exit__(
@@ -176,11 +185,25 @@ class PartWriter:
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
-    def add(self, name: str, lines: Sequence[bytes], records: NDArray[Any]) -> None:
-        """Append documents of a set: their lines and a record for each."""
-        pending = self._pending.setdefault(name, _Pending())
-        pending.lines.extend(lines)
-        pending.records.append(records)
+    def add(self, sets: Sequence[str], lines: Sequence[bytes], records: NDArray[Any], keys: Keys) -> None:
+        """Append documents.
+
+        Args:
+            sets: of each, ``category/label``.
+            lines: of each, in its shard.
+            records: `RECORD` of each, without its place.
+            keys: of each.
+        """
+        records["place"] = np.arange(self._places, self._places + len(records))
+        self._places += len(records)
+        self._keys.append(keys)
+        rows_of: dict[str, list[int]] = defaultdict(list)
+        for row, name in enumerate(sets):
+            rows_of[name].append(row)
+        for name, rows in rows_of.items():
+            pending = self._pending.setdefault(name, _Pending())
+            pending.lines.extend(lines[row] for row in rows)
+            pending.records.append(records[rows])
         self._pending_bytes += sum(map(len, lines))
         if self._pending_bytes >= SEGMENT_BYTES:
             self._flush()
@@ -188,13 +211,15 @@ class PartWriter:
     def finish(self, tally: Tally, removed_examples: dict[str, tuple[str, ...]]) -> PartIndex:
         """Write the rest; the index comes last, when all else has its name."""
         self._flush()
-        records = np.concatenate([np.empty(0, self._dtype), *self._records])
         self._stack.close()
         index = PartIndex(segments=tuple(self._segments), tally=tally, removed_examples=removed_examples)
         with writing(self._file.folder):
-            with atomic_file(self._file._path(".npy")) as stream:
-                np.save(stream, records)
-            write_text(self._file._path(".json"), index.model_dump_json())
+            with atomic_file(self._file.path(".npy")) as stream:
+                np.save(stream, np.concatenate([np.empty(0, RECORD), *self._records]))
+            for suffix, column in ((".exact", "exact"), (".bands", "bands")):
+                keys = [getattr(some, column) for some in self._keys] or [np.empty(0, np.uint64)]
+                write_records(self._file.path(suffix), np.concatenate(keys))
+            write_text(self._file.path(".json"), index.model_dump_json())
         return index
 
     def _flush(self) -> None:

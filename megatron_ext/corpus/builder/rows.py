@@ -75,8 +75,9 @@ class SourceRows:
         if language.script_field is not None:
             scripts = bad.converted(language.script_field, columns[language.script_field], labeller.script)
             found = [
-                one and script and one.with_script(script) for one, script in zip(found, scripts, strict=True)
-            ]  # type: ignore[misc]
+                None if one is None or script is None else one.with_script(script)
+                for one, script in zip(found, scripts, strict=True)
+            ]
         elif language.script is not None:
             found = [one and one.with_script(labeller.script(language.script)) for one in found]
         return found, [one is not None for one in found]
