@@ -3,13 +3,12 @@
 import argparse
 import os
 import shlex
-import signal
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from rich.filesize import decimal
 
+from megatron_ext.cli.termination import Terminated, sigterm_interrupts
 from megatron_ext.data.preprocess import PreprocessReport, PreprocessResult, preprocess
 from megatron_ext.data.preprocess_ranks import EndedByAnotherRankError
 from megatron_ext.data.preprocess_read import KINDS
@@ -106,43 +105,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: ends the work as Ctrl-C does, under its own exit code."""
-
-    exit_code = 128 + signal.SIGTERM
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Preprocess and say what was written."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # --workers is the only parallelism, also in this process
-    before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        report = preprocess(
-            arguments.input,
-            arguments.output_prefix,
-            tokenizer_type=arguments.tokenizer_type,
-            tokenizer_model=arguments.tokenizer_model,
-            json_keys=arguments.json_keys,
-            append_eod=arguments.append_eod,
-            prepend_bos=arguments.prepend_bos,
-            workers=arguments.workers,
-            overwrite=arguments.overwrite,
-            shard_per_input=arguments.shard_per_input,
-            on_error=arguments.on_error,
-        )
-    except _Terminated as error:
+        with sigterm_interrupts():
+            report = preprocess(
+                arguments.input,
+                arguments.output_prefix,
+                tokenizer_type=arguments.tokenizer_type,
+                tokenizer_model=arguments.tokenizer_model,
+                json_keys=arguments.json_keys,
+                append_eod=arguments.append_eod,
+                prepend_bos=arguments.prepend_bos,
+                workers=arguments.workers,
+                overwrite=arguments.overwrite,
+                shard_per_input=arguments.shard_per_input,
+                on_error=arguments.on_error,
+            )
+    except Terminated as error:
         return error.exit_code
     except EndedByAnotherRankError:
         return 0  # the job's exit code is rank 0's
-    finally:
-        signal.signal(signal.SIGTERM, before)
     if global_rank() == 0:
         print(summary(report, arguments))
     return 0
-
-
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise _Terminated
 
 
 def summary(report: PreprocessReport, arguments: argparse.Namespace) -> str:

@@ -61,11 +61,19 @@ class Corpus(_Strict):
 
     format: Literal["megatron_ext corpus 1"] = "megatron_ext corpus 1"
     sets: tuple[SetCounts, ...]
+    documents_read: dict[str, int] = Field(default={}, description="by source")
+    skipped: dict[str, int] = Field(default={}, description="bad lines left out, by reason")
     removed: dict[str, int] = Field(default={}, description="documents left out, by rule")
     repaired: dict[str, int] = Field(default={}, description="documents changed, by rule")
+    disagreements: dict[str, int] = Field(
+        default={}, description="documents in another script than declared, by label and script"
+    )
     tokenizer: dict[str, str | None] | None = Field(default=None, description="type, model and sha256")
     manifest: dict[str, Any] = Field(
         default={}, description="what the corpus was built from, with all defaults"
+    )
+    digest: str | None = Field(
+        default=None, description="of the input files and all that decides what became of them"
     )
 
     @classmethod

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -121,16 +121,62 @@ def preprocess(
         TokenizerError: the tokenizer cannot be loaded or lacks a token that is asked for.
         EndedByAnotherRankError: on ranks other than 0, where one of these was raised on rank 0.
     """
-    started, keys, skips = time.monotonic(), tuple(json_keys), on_error == "skip"
-    settings = EncodeSettings(tokenizer_type, tokenizer_model, keys, append_eod, prepend_bos, skips)
+    keys = tuple(json_keys)
+    settings = EncodeSettings(
+        tokenizer_type, tokenizer_model, keys, append_eod, prepend_bos, skip_bad_rows=on_error == "skip"
+    )
+    return _preprocess(
+        lambda ranks: plan_jobs(_find(inputs, workers, ranks), output_prefix, keys, shard_per_input),
+        settings,
+        workers,
+        overwrite,
+    )
+
+
+def preprocess_sets(
+    sets: Mapping[str, Sequence[Path]],
+    settings: EncodeSettings,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> PreprocessReport:
+    """As `preprocess`, into many datasets of one tokenizer, each of its own inputs.
+
+    Args:
+        sets: by prefix, as ``output_prefix``, the files of the dataset.
+        settings: how text becomes ids.
+        workers: as in `preprocess`.
+        overwrite: as in `preprocess`.
+
+    Returns:
+        The datasets, in the order of ``sets``, each under every key of the settings.
+
+    Raises:
+        As `preprocess`.
+    """
+    return _preprocess(
+        lambda ranks: [
+            job
+            for prefix, inputs in sets.items()
+            for job in plan_jobs(_find(inputs, workers, ranks), prefix, settings.json_keys, False)
+        ],
+        settings,
+        workers,
+        overwrite,
+    )
+
+
+def _preprocess(
+    plan: Callable[[Ranks], list[Job]], settings: EncodeSettings, workers: int | None, overwrite: bool
+) -> PreprocessReport:
+    started = time.monotonic()
     with join_ranks() as ranks:
-        jobs = first(
-            ranks, lambda: plan_jobs(_find(inputs, workers, ranks), output_prefix, keys, shard_per_input)
-        )
+        jobs = first(ranks, lambda: plan(ranks))
         if not overwrite:
             first(ranks, lambda: check_outputs(job.whole for job in jobs))
         encoder = ranks.each(lambda: Encoder(settings))
-        work = first(ranks, lambda: _begin(jobs, Encoding.of(encoder), skips, overwrite))
+        encoding = Encoding.of(encoder)
+        work = first(ranks, lambda: _begin(jobs, encoding, settings.skip_bad_rows, overwrite))
         with _saying_how_to_go_on(jobs, overwrite, ranks):
             work.markers.update(_tokenize(work, encoder, workers, ranks))
             work.markers.update(first(ranks, lambda: _finish(work, encoder)))

@@ -73,7 +73,10 @@ def _check_columns(path: Path, schema: pa.Schema, keys: Sequence[str]) -> None:
     for key in keys:
         if schema.names.count(key) != 1:
             there = ", ".join(schema.names[:KEYS_SHOWN]) or "none"
-            raise DataError(f"{path}: no one column {key!r}; columns there: {there}; choose with --json-keys")
+            raise DataError(
+                f"{path}: no one column {key!r}; columns there: {there}; choose with --json-keys "
+                "(in a manifest: text_key)"
+            )
 
 
 def _chunks(path: Path, keys: Sequence[str], batches: Batches) -> Iterator[Chunk]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from megatron_ext import _C
 from megatron_ext.data.indexed import token_dtype
 from megatron_ext.data.preprocess_read import Chunk
-from megatron_ext.data.preprocess_rows import BadRowError, Skipped, texts_of
+from megatron_ext.data.preprocess_rows import BadRowError, Skipped
 from megatron_ext.errors import DataError, TokenizerError
 from megatron_ext.tokenizer.base import Tokenizer
 from megatron_ext.tokenizer.build import build_tokenizer
@@ -98,21 +98,15 @@ class Encoder:
         Raises:
             DataError: a row is bad and the settings do not say to skip it; names file and line.
         """
-        texts, skipped = chunk.texts(self.settings.json_keys), Skipped()
-        for index in texts.odd_rows():
-            try:
-                row = chunk.parse(chunk.rows[index])
-                found = None if row is None else texts_of(row, self.settings.json_keys)
-            except BadRowError as error:
-                message = f"{chunk.where(index)}: {error}"
-                if not self.settings.skip_bad_rows:
-                    raise DataError(message) from error
-                skipped.add(error.reason, message)
-                found = None
-            if found is None:
-                texts.drop(index)
-            else:
-                texts.replace(index, [text.encode() for text in found])
+        skipped = Skipped()
+
+        def on_bad(index: int, error: BadRowError) -> None:
+            message = f"{chunk.where(index)}: {error}"
+            if not self.settings.skip_bad_rows:
+                raise DataError(message) from error
+            skipped.add(error.reason, message)
+
+        texts = chunk.settled_texts(self.settings.json_keys, on_bad)
         keys = [self._encode_texts(texts, key) for key in range(len(self.settings.json_keys))]
         return EncodedChunk(keys, skipped, chunk.file_bytes, chunk.ends_dataset)
 

@@ -16,6 +16,8 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+__all__ = ["BLOCK_BYTES", "COMPRESSIONS", "READ_ERRORS", "STDIN", "opened", "zstd"]
+
 STDIN = Path("-")
 BLOCK_BYTES = 1 << 17
 

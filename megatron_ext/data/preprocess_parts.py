@@ -170,7 +170,7 @@ def making(part: Part) -> Iterator[None]:
     with writing_dataset(part.outputs[0] if part.outputs else part.folder):
         part.folder.mkdir(parents=True, exist_ok=True)
         with (part.folder / f"{part.name}{LOCK}").open("a") as lock:
-            if not _locked(lock.fileno()):
+            if not try_lock(lock.fileno()):
                 raise DataError(
                     f"{part.folder}: another process tokenizes {part} now; wait for it, or stop it and try again"
                 )
@@ -272,7 +272,7 @@ def _foreign(part: Part) -> list[Path]:
     ]
 
 
-def _locked(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
     """Lock a file until it is closed, which the end of a process does whatever ends it; False if another has it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -292,4 +292,4 @@ def _warn_of_no_locks() -> None:
 
 def _is_locked(path: Path) -> bool:
     with path.open("a") as lock:
-        return not _locked(lock.fileno())
+        return not try_lock(lock.fileno())

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -89,6 +90,17 @@ class Part:
         return f"{label(self.inputs[0])}{more}"
 
 
+class Loaded(Protocol):
+    """A part of any work."""
+
+    @property
+    def load(self) -> int:
+        """How much there is to do."""
+
+
+AnyPart = TypeVar("AnyPart", bound=Loaded)
+
+
 @dataclass(frozen=True)
 class Job:
     """Inputs that become one dataset for each JSON key."""
@@ -129,7 +141,7 @@ def plan_jobs(
     ]
 
 
-def share_parts(parts: Sequence[Part], num_ranks: int) -> list[list[Part]]:
+def share_parts(parts: Sequence[AnyPart], num_ranks: int) -> list[list[AnyPart]]:
     """Spread parts over ranks, the largest first, each to the rank with the least to do; in order for each."""
     shares: list[list[int]] = [[] for _ in range(num_ranks)]
     loads = [(0, rank) for rank in range(num_ranks)]  # a heap: the least load first
@@ -160,7 +172,9 @@ def _job(inputs: Sequence[Path], outputs: tuple[Path, ...]) -> Job:
     if len(groups) == 1:
         whole = part(inputs, outputs)
         return Job((whole,), whole)
-    whole = dataclasses.replace(part(inputs, outputs), name="whole")
+    whole = dataclasses.replace(
+        part(inputs, outputs), name=f"whole-{_hash(os.fsencode(outputs[0].absolute()))}"
+    )
     return Job(tuple(part(group, ()) for group in groups), whole)
 
 
@@ -179,4 +193,8 @@ def _groups(inputs: Sequence[Path], identities: Mapping[Path, InputIdentity]) ->
 
 def _part_name(identities: Sequence[InputIdentity]) -> str:
     """The same for files wherever they stand among the inputs."""
-    return hashlib.sha256(b"\0".join(os.fsencode(one.path) for one in identities)).hexdigest()[:16]
+    return _hash(b"\0".join(os.fsencode(one.path) for one in identities))
+
+
+def _hash(name: bytes) -> str:
+    return hashlib.sha256(name).hexdigest()[:16]

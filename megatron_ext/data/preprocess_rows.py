@@ -153,7 +153,7 @@ def texts_of(row: Row, keys: Iterable[str]) -> list[str]:
 def _text_under(key: str, row: Row) -> str:
     if key not in row:
         there = ", ".join(list(row)[:KEYS_SHOWN]) or "none"
-        problem = f"no key {key!r}; keys there: {there}; choose with --json-keys"
+        problem = f"no key {key!r}; keys there: {there}; choose with --json-keys (in a manifest: text_key)"
         raise BadRowError("missing key", problem)
     text = row[key]
     if not isinstance(text, str):

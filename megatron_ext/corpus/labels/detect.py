@@ -1,0 +1,71 @@
+"""The script that a text is written in, by the letters of a whole batch at once."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from megatron_ext.corpus.labels.exceptions import NO_SCRIPT
+from megatron_ext.corpus.labels.libraries import library
+
+# Running Japanese is about half kana, Chinese that quotes it a few percent; Korean with Hanja is at least half Hangul.
+MINOR_SHARE = 0.1
+_LAST_LETTER = 0x40000  # planes 4 to 16 have no letters
+_NO_LETTER = 0
+
+
+def scripts_of(texts: Sequence[str]) -> list[str | None]:
+    """ISO 15924 code of the script of most letters in each text.
+
+    Letters are characters of Unicode's category L whose property Script is a script. Han counts as Japanese (``Jpan``)
+    or Korean (``Kore``) beside kana or Hangul, else as ``Hani``: which of Hans and Hant it is, letters do not say.
+
+    Returns:
+        one code a text, None where there are no letters.
+    """
+    codes, table = _letters()
+    places = {code: place for place, code in enumerate(codes)}
+    scripts = table[np.minimum(_code_points("".join(texts)), _LAST_LETTER)]
+    ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
+    counts = np.zeros((len(texts), len(codes)), np.int64)
+    for row, (length, end) in enumerate(zip(map(len, texts), ends, strict=True)):
+        counts[row] = np.bincount(scripts[end - length : end], minlength=len(codes))
+    counts[:, _NO_LETTER] = 0
+    _join_han(counts, places)
+    best = counts.argmax(axis=1)
+    found = counts[np.arange(len(texts)), best] > 0
+    return [codes[place] if any_letter else None for place, any_letter in zip(best, found, strict=True)]
+
+
+def _join_han(counts: NDArray[np.int64], places: dict[str, int]) -> None:
+    """Add kana, Hangul and the Han letters beside them up to Jpan and Kore; in place."""
+    han, japanese, korean = (places[code] for code in ("Hani", "Jpan", "Kore"))
+    kana = counts[:, [places["Hira"], places["Kana"]]].sum(axis=1)
+    counts[:, japanese] = kana
+    counts[:, [places["Hira"], places["Kana"]]] = 0
+    for whole in (japanese, korean):
+        beside = counts[:, whole] > MINOR_SHARE * (counts[:, whole] + counts[:, han])
+        counts[:, whole] += np.where(beside, counts[:, han], 0)
+        counts[:, han] = np.where(beside, 0, counts[:, han])
+
+
+def _code_points(text: str) -> NDArray[np.uint32]:
+    # A lone surrogate is no letter, and repairing it is not for this function.
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+@lru_cache(maxsize=1)
+def _letters() -> tuple[list[str], NDArray[np.uint8]]:
+    """Codes of scripts, and the place in that list of each code point up to `_LAST_LETTER`; 0: no letter."""
+    unicode_scripts = library("fontTools.unicodedata.Scripts", "fonttools", "detect scripts")
+    names = {"Hang": "Kore"}
+    codes = ["", *sorted({*unicode_scripts.NAMES, "Jpan", "Kore"} - {*NO_SCRIPT, *names})]
+    places = {code: place for place, code in enumerate(codes)}
+    starts = np.array(unicode_scripts.RANGES)
+    values = np.array(
+        [places.get(names.get(code, code), _NO_LETTER) for code in unicode_scripts.VALUES], np.uint8
+    )
+    table = values[np.searchsorted(starts, np.arange(_LAST_LETTER + 1), side="right") - 1]
+    letters = np.array([chr(point).isalpha() for point in range(_LAST_LETTER + 1)])
+    return codes, np.where(letters, table, np.uint8(_NO_LETTER))
