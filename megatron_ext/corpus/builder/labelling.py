@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from megatron_ext.corpus.labels import build_identifier
+from megatron_ext.corpus.labels.identifiers import build_identifier
 from megatron_ext.corpus.labels.rules import LabelRules, load_rules
 from megatron_ext.corpus.labels.scripts import scripts_agree
 from megatron_ext.corpus.manifest import Manifest, SourceConfig
@@ -57,7 +57,7 @@ class Labeller:
         else:
             self._rules = load_rules(Path(config.aliases), config.macrolanguages)
         detects = any(source.language.detect for source in manifest.sources)
-        self._identifier = build_identifier(config.identifier) if detects else None
+        self._identifier = build_identifier(config.identifier, self._rules) if detects else None
         self._labels: dict[tuple[Declared, str | None], Labelled] = {}
         for source in manifest.sources:
             self._check(source)

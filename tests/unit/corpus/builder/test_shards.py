@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from corpus_sources import read_shard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron_ext.corpus.builder.decide import HELD_OUT, Candidate, decide
 from megatron_ext.corpus.builder.held_out import HeldOut, among, union
-from megatron_ext.corpus.builder.part_file import PartFile, PartWriter, Tally, record_dtype
+from megatron_ext.corpus.builder.part_file import RECORD, Keys, PartFile, PartWriter, Tally
 from megatron_ext.corpus.builder.shards import ShardFolder, plan_shards, write_shard
 from megatron_ext.corpus.manifest import ShardsConfig, ValidationConfig
 
@@ -20,11 +20,14 @@ hashes_of_sets = st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=40, uniqu
 def write_part(folder: Path, name: str, documents: list[tuple[str, str, int]]) -> PartFile:
     """A part of (set, text, hash)."""
     file = PartFile(folder, name)
-    with PartWriter(file, 1) as writer:
-        for set_name, text, value in documents:
-            record = np.zeros(1, record_dtype(1))
-            record["hash"][0, 0], record["bytes"], record["characters"], record["words"] = value, len(text), 1, 2
-            writer.add(set_name, [f'{{"text":"{text}"}}\n'.encode()], record)
+    records = np.zeros(len(documents), RECORD)
+    records["bytes"] = [len(text) for _, text, _ in documents]
+    records["hash"] = [value for _, _, value in documents]
+    records["characters"], records["words"] = 1, 2
+    keys = Keys(records["hash"].copy(), np.empty((len(documents), 0), np.uint64))
+    with PartWriter(file) as writer:
+        lines = [f'{{"text":"{text}"}}\n'.encode() for _, text, _ in documents]
+        writer.add([name for name, _, _ in documents], lines, records, keys)
         writer.finish(Tally(), {})
     return file
 
@@ -54,7 +57,7 @@ def test_membership_is_that_of_sets(sets: list[list[int]], others: list[int]) ->
 
 def candidate(folder: Path, file: PartFile, outcomes: list[int]) -> Candidate:
     path = folder / f"{file.name}.outcomes.npy"
-    np.save(path, np.array(outcomes, np.int16))
+    np.save(path, np.array(outcomes, np.int8))
     return Candidate("web", file, path, folder / f"{file.name}.decisions.npy")
 
 
@@ -79,6 +82,7 @@ def test_removed_documents_count_by_rule_and_copies_are_kept(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("compression", ["zst", "gz", "none"])
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_shards_hold_every_copy_in_order_and_are_cut_where_full(
     compression: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
