@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from megatron_ext.corpus.duplicates.config import PRESETS
-from megatron_ext.corpus.manifest import read_manifest
+from megatron_ext.corpus.manifest import (
+    DuplicatesConfig,
+    LabelsConfig,
+    Manifest,
+    ShardsConfig,
+    SourceConfig,
+    TokenizeConfig,
+    ValidationConfig,
+    read_manifest,
+)
 from megatron_ext.errors import ConfigError
 
 HEAD = "name: test\noutput: corpus\nsources:\n"
@@ -98,3 +107,22 @@ def test_problems(tmp_path: Path, text: str, told: list[str]) -> None:
     assert len(found) == len(told), found
     for problem, wanted in zip(found, told, strict=True):
         assert wanted in problem
+
+
+SHIPPED = sorted((Path(__file__).parents[3] / "configs" / "corpus").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_manifests_are_read(path: Path) -> None:
+    assert read_manifest(path).name == path.stem
+
+
+def test_the_example_shows_every_key_with_its_default() -> None:
+    example = read_manifest(SHIPPED[0].with_name("example.yaml"))
+    shown = {line.split(":")[0].strip(" #-") for line in SHIPPED[0].with_name("example.yaml").read_text().splitlines()}
+    defaults = Manifest(name="example", output="o", sources=example.sources)
+    for key, value in example:
+        if key not in ("name", "output", "sources"):
+            assert value == getattr(defaults, key), key
+    sections = (Manifest, LabelsConfig, DuplicatesConfig, ValidationConfig, ShardsConfig, TokenizeConfig, SourceConfig)
+    assert {key for section in sections for key in section.model_fields} - shown == set()
