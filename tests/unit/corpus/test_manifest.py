@@ -34,7 +34,12 @@ def test_the_least_that_is_needed(tmp_path: Path) -> None:
     path.write_text(HEAD + SOURCE)
     manifest = read_manifest(path)
     (source,) = manifest.sources
-    assert (source.files, source.text_key, source.category, source.keys) == (("in",), ("text",), "mono", ("text",))
+    assert (source.files, source.text_key, source.category, source.keys) == (
+        ("in",),
+        ("text",),
+        "mono",
+        ("text",),
+    )
     assert manifest.duplicates.minhash == PRESETS["fineweb2"]
     assert manifest.tokenizer is None
 
@@ -72,7 +77,9 @@ def test_presets_and_parameters_of_minhash(tmp_path: Path) -> None:
         (HEAD.replace("sources:\n", "sources: []\n"), ["3: sources: "]),
         (
             HEAD + "  - {name: a, files: in, language: {fixed: eng, detect: true}}\n",
-            ["4: sources[0].language: needs exactly one of fixed, field, path and detect, not fixed and detect"],
+            [
+                "4: sources[0].language: needs exactly one of fixed, field, path and detect, not fixed and detect"
+            ],
         ),
         (
             HEAD + "  - {name: a, files: in, language: {}}\n",
@@ -95,7 +102,10 @@ def test_presets_and_parameters_of_minhash(tmp_path: Path) -> None:
             HEAD + SOURCE + "duplicates: {minhash: fineweb}\n",
             ["7: duplicates.minhash=fineweb: fineweb is no preset; those are fineweb2, hplt, text_dedup"],
         ),
-        (HEAD + SOURCE + "validation: {share: 2}\n", ["7: validation.share=2: should be less than or equal to 1"]),
+        (
+            HEAD + SOURCE + "validation: {share: 2}\n",
+            ["7: validation.share=2: should be less than or equal to 1"],
+        ),
         (
             HEAD + SOURCE + "tokenizer: {type: SentencePiece}\n",
             ["7: tokenizer.type=SentencePiece: must be 'SentencePieceTokenizer', "],
@@ -119,10 +129,21 @@ def test_shipped_manifests_are_read(path: Path) -> None:
 
 def test_the_example_shows_every_key_with_its_default() -> None:
     example = read_manifest(SHIPPED[0].with_name("example.yaml"))
-    shown = {line.split(":")[0].strip(" #-") for line in SHIPPED[0].with_name("example.yaml").read_text().splitlines()}
+    shown = {
+        line.split(":")[0].strip(" #-")
+        for line in SHIPPED[0].with_name("example.yaml").read_text().splitlines()
+    }
     defaults = Manifest(name="example", output="o", sources=example.sources)
     for key, value in example:
         if key not in ("name", "output", "sources"):
             assert value == getattr(defaults, key), key
-    sections = (Manifest, LabelsConfig, DuplicatesConfig, ValidationConfig, ShardsConfig, TokenizeConfig, SourceConfig)
+    sections = (
+        Manifest,
+        LabelsConfig,
+        DuplicatesConfig,
+        ValidationConfig,
+        ShardsConfig,
+        TokenizeConfig,
+        SourceConfig,
+    )
     assert {key for section in sections for key in section.model_fields} - shown == set()

@@ -46,8 +46,16 @@ def told(folder: Path, capsys: pytest.CaptureFixture[str], source: dict[str, Any
         ("a.jsonl", b'{"text": "a"}\n{"text"\n', "a.jsonl:2: not valid JSON"),
         ("a.jsonl", b'{"txt": "a"}\n', "a.jsonl:1: no key 'text'; keys there: txt; "),
         ("a.jsonl", b'{"text": 3}\n', "a.jsonl:1: 'text' holds a number, expected a string"),
-        ("a.jsonl", '{"text": "é"}\n'.encode("latin-1"), "a.jsonl:1: not UTF-8 at byte 11 of the line; convert the file"),
-        ("a.jsonl", '{"text": "a"}\n'.encode("utf-16"), "a.jsonl: not text: byte 4 is zero; a binary file, or UTF-16"),
+        (
+            "a.jsonl",
+            '{"text": "é"}\n'.encode("latin-1"),
+            "a.jsonl:1: not UTF-8 at byte 11 of the line; convert the file",
+        ),
+        (
+            "a.jsonl",
+            '{"text": "a"}\n'.encode("utf-16"),
+            "a.jsonl: not text: byte 4 is zero; a binary file, or UTF-16",
+        ),
         ("a.txt", b"\x7fELF\0\0", "a.txt:1: not text: byte 5 is zero; a binary file, or UTF-16"),
         ("a.jsonl.gz", b"no gzip", "a.jsonl.gz: cannot be read to its end: Not a gzipped file"),
         ("a.parquet", b"PAR1 and nothing", "a.parquet: cannot be read: "),
@@ -68,8 +76,14 @@ def test_files(
         ({"files": "*.json"}, "*.json: no such file, and none that matches"),
         ({"text_key": ["text", "body"]}, "a.jsonl:1: no key 'body'; keys there: text, lang; "),
         ({"language": {"fixed": "engl"}}, "language: 'engl' is no code"),
-        ({"language": {"fixed": "eng", "script": "Ltan"}}, "language: 'Ltan' is no script of ISO 15924; the nearest "),
-        ({"language": {"field": "lang"}}, "a.jsonl:3: lang: 'xxx-bad' is no code and no English name of a language"),
+        (
+            {"language": {"fixed": "eng", "script": "Ltan"}},
+            "language: 'Ltan' is no script of ISO 15924; the nearest ",
+        ),
+        (
+            {"language": {"field": "lang"}},
+            "a.jsonl:3: lang: 'xxx-bad' is no code and no English name of a language",
+        ),
         ({"language": {"path": "/(?P<language>[a-z]{3})/a"}}, "a.jsonl: language.path does not match"),
         ({"category_field": "lang"}, "a.jsonl:1: lang: 'eng' is no category; those are mono, code, book, "),
     ],
@@ -99,10 +113,22 @@ def test_bad_rows_are_skipped_and_counted_where_the_source_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read, "CHUNK_BYTES", 4096)
-    bad = [b"{", b"\xff", b'"text"', b'{"lang": "eng"}', b'{"text": "a", "lang": "xxx-bad"}', b'{"text": "%s"}' % (b"x" * (2 << 20))]
+    bad = [
+        b"{",
+        b"\xff",
+        b'"text"',
+        b'{"lang": "eng"}',
+        b'{"text": "a", "lang": "xxx-bad"}',
+        b'{"text": "%s"}' % (b"x" * (2 << 20)),
+    ]
     lines = [json.dumps(row).encode() for row in GOOD]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join([*lines[:3], *bad, *bad, *lines[3:]]))
-    source = {"name": "web", "files": str(tmp_path / "a.jsonl"), "language": {"field": "lang"}, "on_error": "skip"}
+    source = {
+        "name": "web",
+        "files": str(tmp_path / "a.jsonl"),
+        "language": {"field": "lang"},
+        "on_error": "skip",
+    }
     manifest = write_manifest(tmp_path, [source], max_document_bytes=1 << 20)
     assert main(["build-corpus", str(manifest), "--workers", "1"]) == 0
     corpus = Corpus.read(tmp_path / "corpus")
@@ -119,7 +145,9 @@ def test_bad_rows_are_skipped_and_counted_where_the_source_says_so(
     assert texts == {row["text"] for row in GOOD}
 
 
-def test_a_value_of_a_column_may_not_be_longer_either(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_value_of_a_column_may_not_be_longer_either(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pq.write_table(pa.table({"text": [GOOD[0]["text"], "x" * (2 << 20)]}), tmp_path / "a.parquet")
     said = told(tmp_path, capsys, {"files": "a.parquet"}, max_document_bytes=1 << 20)
     assert "a.parquet:1: from this row on: a text of more than 1,048,576 characters" in said
@@ -145,11 +173,16 @@ def test_a_gigabyte_in_one_line_takes_no_gigabyte(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "a.jsonl", [{**row, "text": f"{number} {row['text']}"} for number, row in enumerate(GOOD * 20)])
+    write_jsonl(
+        tmp_path / "a.jsonl",
+        [{**row, "text": f"{number} {row['text']}"} for number, row in enumerate(GOOD * 20)],
+    )
     source = {"name": "web", "files": str(tmp_path / "a.jsonl"), "language": FIXED}
     manifest = str(write_manifest(tmp_path, [source], duplicates={"minhash": None}))
     process = start([manifest, "--workers", "1"], tmp_path)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, 4096))  # EFBIG, as ENOSPC, is an OSError on write
+    resource.prlimit(
+        process.pid, resource.RLIMIT_FSIZE, (4096, 4096)
+    )  # EFBIG, as ENOSPC, is an OSError on write
     done = finish(process)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("error: ") == 1

@@ -40,7 +40,9 @@ def texts(piece: Piece, limit: int = LIMIT) -> list[str]:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_ranges_give_each_line_once_and_in_order(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_ranges_give_each_line_once_and_in_order(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     wanted = data.draw(st.lists(st.text(max_size=12), min_size=1, max_size=12))
     end = data.draw(st.sampled_from(["", "\n"]))
     path = tmp_path_factory.mktemp("lines") / "a.jsonl"

@@ -14,7 +14,9 @@ from megatron_ext.corpus.builder.part_file import RECORD, Keys, PartFile, PartWr
 from megatron_ext.corpus.builder.shards import ShardFolder, plan_shards, write_shard
 from megatron_ext.corpus.manifest import ShardsConfig, ValidationConfig
 
-hashes_of_sets = st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=40, unique=True), min_size=1, max_size=4)
+hashes_of_sets = st.lists(
+    st.lists(st.integers(0, 2**64 - 1), max_size=40, unique=True), min_size=1, max_size=4
+)
 
 
 def write_part(folder: Path, name: str, documents: list[tuple[str, str, int]]) -> PartFile:
@@ -64,7 +66,9 @@ def candidate(folder: Path, file: PartFile, outcomes: list[int]) -> Candidate:
 def test_a_text_that_validates_in_one_set_is_trained_in_none(tmp_path: Path) -> None:
     half = {"share": 0.5, "min_documents": 0, "max_documents": 2, "max_share": 1.0}
     documents = [("mono/a", "same", 3), ("mono/a", "other", 9)]
-    documents += [("mono/b", text, value) for text, value in (("p", 1), ("q", 2), ("same", 3), ("r", 4), ("s", 5))]
+    documents += [
+        ("mono/b", text, value) for text, value in (("p", 1), ("q", 2), ("same", 3), ("r", 4), ("s", 5))
+    ]
     one = candidate(tmp_path, write_part(tmp_path, "p", documents), [1, 1, 1, 1, 1, 1, 1])
     decided = decide([one], ValidationConfig(**half))
     # a validates `same`, the smaller of its two hashes; b validates p and q, the two it may.
@@ -89,7 +93,10 @@ def test_shards_hold_every_copy_in_order_and_are_cut_where_full(
 ) -> None:
     folder = tmp_path_factory.mktemp("shards")
     documents = data.draw(
-        st.lists(st.tuples(st.sampled_from(["mono/a", "code/b"]), st.text("xyz", min_size=1, max_size=9)), max_size=12)
+        st.lists(
+            st.tuples(st.sampled_from(["mono/a", "code/b"]), st.text("xyz", min_size=1, max_size=9)),
+            max_size=12,
+        )
     )
     copies = data.draw(st.lists(st.integers(-1, 3), min_size=len(documents), max_size=len(documents)))
     cut = data.draw(st.integers(0, len(documents)))
