@@ -1,6 +1,7 @@
 """Ranges of a file's bytes give each of its lines once, and no line takes more memory than it may."""
 
 import gzip
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ LIMIT = 1 << 20
 def pieces(path: Path, *cuts: int) -> Iterator[Piece]:
     identity = InputIdentity.of(path)
     edges = [0, *sorted(cuts), identity.size]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         yield Piece(identity, kind_of(path), start, end)
 
 
