@@ -9,6 +9,7 @@ from megatron_ext.corpus.labels.identify import (
     EXCERPT_CHARACTERS,
     Identification,
     LanguageIdentifier,
+    answer,
     excerpt,
 )
 from megatron_ext.corpus.labels.rules import LabelRules
@@ -49,15 +50,29 @@ def test_lone_surrogates_and_null_characters_do_no_harm(default: LanguageIdentif
     assert answer.language == "eng"
 
 
-def test_rules_of_the_corpus_hold_for_answers() -> None:
-    text = "Kõik inimesed sünnivad vabadena ja võrdsetena oma väärikuselt ja õigustelt."
-    for rules, expected in [
-        *[(LabelRules(), "ekk"), (LabelRules(macrolanguages="macro"), "est")],
-        (LabelRules({"et": "vro"}), "vro"),
-    ]:
-        identifier = build_identifier("py3langid", rules)
-        assert identifier.identify([text])[0].language == expected
-    assert pickle.loads(pickle.dumps(identifier)).identify([text])[0].language == "vro"  # noqa: S301 - our own bytes
+@pytest.mark.parametrize(
+    ("code", "script", "rules", "expected"),
+    [
+        *[("et", "Latn", LabelRules(), "ekk"), ("et", "Latn", LabelRules(macrolanguages="macro"), "est")],
+        *[("et", "Latn", LabelRules({"et": "vro"}), "vro"), ("ku", "Arab", LabelRules(), "ckb")],
+        *[
+            ("und", "Latn", LabelRules(), None),
+            ("eml", "Latn", LabelRules(), None),
+            ("en", None, LabelRules(), None),
+        ],
+    ],
+)
+def test_a_models_classes_are_read_as_declared_codes_are(
+    code: str, script: str | None, rules: LabelRules, expected: str | None
+) -> None:
+    confidence = 0.0 if expected is None else 0.9
+    assert answer(code, 0.9, script, rules) == Identification(expected, script, confidence)
+
+
+def test_identifiers_travel_to_other_processes() -> None:
+    rules = LabelRules({"en": "sco"})
+    travelled = pickle.loads(pickle.dumps(build_identifier("py3langid", rules)))  # noqa: S301 - our own bytes
+    assert travelled.identify([ARTICLE_1["eng", "Latn"]])[0].language == "sco"
 
 
 def test_of_a_long_text_beginning_middle_and_end_are_read() -> None:
