@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from megatron_ext.corpus.duplicates.records import RecordFile
 
-# 8 bytes each for the key and the document, in slices, put together, sorted, and as links, and for their order;
-# of half as many records again where the ones carried on come to a full batch.
-BYTES_PER_RECORD = 128
+# Of the longest slice: 64 for its key and document as they are read, put together, sorted and given out as links, and
+# for their order; three times, as a batch can come to nearly two slices and meet as many records carried on.
+BYTES_PER_RECORD = 192
 _KEY_SPACE = 1 << 64
 
 Keys = NDArray[np.uint64]
@@ -36,7 +36,7 @@ def links(files: Sequence[RecordFile], memory_bytes: int) -> Iterator[tuple[Docu
         CorpusError: a file is not what it should be.
     """
     parts = [(*file.read(), file.first_document) for file in files]
-    longest = max(memory_bytes // BYTES_PER_RECORD // 2, 1)
+    longest = max(memory_bytes // BYTES_PER_RECORD, 1)
     num_ranges = -(-sum(len(keys) for keys, _, _ in parts) // longest) or 1
     bounds = [_KEY_SPACE * i // num_ranges for i in range(num_ranges + 1)]
     for low, high in pairwise(bounds):

@@ -68,10 +68,12 @@ def _minima(
 
 
 def _band_hashes(minima: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """uint64 ``[texts, bands]`` of uint32 ``[texts, bands, rows]``; one band's hash is no other band's."""
-    bands, rows = minima.shape[1:]
-    hashes = np.broadcast_to(np.arange(1, bands + 1, dtype=np.uint64), minima.shape[:2])
-    for row in range(rows):
+    """uint64 ``[texts, bands]`` of uint32 ``[texts, bands, rows]``.
+
+    Nothing tells one band from another: each has permutations of its own, so that their minima differ.
+    """
+    hashes = np.zeros(minima.shape[:2], np.uint64)
+    for row in range(minima.shape[2]):
         hashes = _mixed((hashes + np.uint64(0x9E3779B97F4A7C15)) ^ minima[:, :, row])
     return np.where(hashes == NO_KEY, np.uint64(1), hashes)
 

@@ -86,9 +86,10 @@ def test_several_kinds_of_keys_join_the_same_clusters(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("distinct", [1, 50, 400_000])
 def test_memory_is_bounded_by_the_parameter_however_often_keys_repeat(tmp_path: Path, distinct: int) -> None:
-    memory, num_documents = 4_000_000, 400_000  # a twelfth of what all records would take
+    memory, num_documents = 4_000_000, 400_000  # what a twentieth of the records would take
     keys = np.random.default_rng(0).integers(1, distinct + 1, num_documents, np.uint64) * SPREAD
-    files = written(tmp_path, keys, [50_000, 50_001, 300_000])
+    longest = memory // BYTES_PER_RECORD
+    files = written(tmp_path, keys, [longest - 1, 3 * longest, 3 * longest + 1, 300_000])
     clusters = DuplicateClusters(num_documents)  # C++, which tracemalloc does not see
     tracemalloc.start()
     try:

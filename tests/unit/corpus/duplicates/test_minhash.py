@@ -83,7 +83,7 @@ def test_a_text_shorter_than_a_shingle_has_no_keys() -> None:
     assert english([]).shape == (0, 14)
 
 
-def test_no_band_shares_a_key_with_another() -> None:
+def test_bands_need_no_number_to_differ() -> None:
     keys = english([f"all work and no play makes jack a dull boy {i}" * 3 for i in range(50)])
     assert not set(keys[:, 0].tolist()) & set(keys[:, 1:].ravel().tolist())
 
