@@ -116,10 +116,10 @@ def measure(
     return runs
 
 
-def timed(command: Sequence[str]) -> Run:
+def timed(command: Sequence[str], python: str = sys.executable) -> Run:
     """Run a Python script to its end; its children count for memory as far as it waits for them."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-W", "ignore", *command], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([python, "-W", "ignore", *command], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)

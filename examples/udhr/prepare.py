@@ -10,13 +10,13 @@ import argparse
 import gzip
 import json
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fontTools.unicodedata import script
-
+from megatron_ext.corpus.labels.detect import scripts_of
+from megatron_ext.corpus.labels.rules import UNDETERMINED
 from megatron_ext.utils.atomic import atomic_directory
 
 CORPUS = Path(__file__).with_name("udhr.jsonl.gz")
@@ -30,9 +30,6 @@ LAST_ARTICLE = 30
 SECTIONS_BEFORE_ARTICLE_1 = {29: 0, 30: 0, 31: 1}
 # The one translation with a gap in the middle.
 MISSING_ARTICLES = {"052": range(5, 12)}
-
-JAPANESE_SCRIPTS = frozenset({"Hira", "Kana"})
-NO_SCRIPT = frozenset({"Zyyy", "Zinh", "Zzzz"})  # shared by many scripts, inherited, unknown
 
 
 @dataclass(frozen=True)
@@ -101,15 +98,8 @@ def language_of(row: dict[str, str]) -> str:
 
 def script_of(texts: Iterable[str]) -> str:
     """ISO 15924 code of most letters; Jpan with kana among them, Kore for Hangul, Zyyy if there are none."""
-    counts = Counter(script(letter) for text in texts for letter in text if letter.isalpha())
-    letters = [(name, count) for name, count in counts.most_common() if name not in NO_SCRIPT]
-    if not letters:
-        return "Zyyy"
-    majority = letters[0][0]
-    kana = sum(count for name, count in letters if name in JAPANESE_SCRIPTS)
-    if majority in JAPANESE_SCRIPTS or (majority == "Hani" and kana > 0.1 * sum(counts.values())):
-        return "Jpan"
-    return "Kore" if majority == "Hang" else majority
+    (script,) = scripts_of(["".join(texts)])
+    return script or UNDETERMINED
 
 
 def split(labels: dict[str, list[Section]]) -> tuple[dict[str, list[Section]], dict[str, list[Section]]]:

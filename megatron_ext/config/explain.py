@@ -61,7 +61,8 @@ def _describe(detail: ErrorDetails, root: type[Section]) -> str:
         expected = detail["ctx"]["expected"]
         nearest = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", expected), n=1)
         return f"{shown}: must be {expected}" + (f"; did you mean {nearest[0]}?" if nearest else "")
-    text = f"{shown}: {detail['msg'].replace('Input should', 'should')}"
+    message = detail["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    text = f"{shown}: {message}"
     if kind == "int_type" and isinstance(value, float) and value.is_integer():
         text += f"; write {int(value)}"
     return text

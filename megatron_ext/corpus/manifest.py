@@ -16,6 +16,7 @@ from megatron_ext.config.sections import TokenizerConfig
 from megatron_ext.corpus.cleaning import CleaningConfig
 from megatron_ext.corpus.counts import Category
 from megatron_ext.corpus.duplicates.config import PRESETS, MinHashConfig
+from megatron_ext.corpus.labels.identifiers import DEFAULT_IDENTIFIER
 from megatron_ext.corpus.labels.rules import Macrolanguages
 
 KINDS = (".jsonl", ".txt", ".parquet", ".arrow")
@@ -116,15 +117,16 @@ class LabelsConfig(Section):
         description="what becomes of est and ekk: individual (ekk), macro (est), or keep both",
     )
     identifier: str = Field(
-        default="default", description="language identification: default, or a fastText model's file"
+        default=DEFAULT_IDENTIFIER,
+        description=f"of languages: {DEFAULT_IDENTIFIER}, or a fastText model's file",
     )
     min_confidence: Fraction = Field(
         default=0.5, description="below it, an identified language is not believed: the document is left out"
     )
     script_disagreement: Literal["keep", "relabel", "drop"] = Field(
         default="keep",
-        description="what becomes of text in another script than declared: keep it under the declared label, "
-        "relabel it by the script that is seen, or drop it",
+        description="what becomes of text in another script than declared, or, where a model alone says the language, "
+        "than that is mostly written in: keep it under that label, relabel it by the script that is seen, or drop it",
     )
 
 

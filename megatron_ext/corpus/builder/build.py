@@ -120,7 +120,7 @@ def _build(job: Job, todo: list[Part], workers: int | None, ranks: Ranks, clock:
         written = sum(shard.load for shard in shards) - sum(shard.load for shard in left)
         spread(
             ranks,
-            Work(_same, folder, write_shard),
+            Work(_same, folder, write_shard, in_threads=True),
             left,
             workers=workers,
             description="writing",

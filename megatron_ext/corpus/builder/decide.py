@@ -72,8 +72,6 @@ def _write(candidate: Candidate, chosen: dict[str, Hashes], of_all: Hashes, deci
         elsewhere = kept & ~validates & among(hashes, of_all)
         trains = np.where(kept & ~elsewhere, outcomes, 0).astype(np.int16)
         decisions.append(np.where(validates, np.int16(-1), trains))
-            np.select([validates, kept & ~elsewhere], [np.int16(-1), outcomes.astype(np.int16)], np.int16(0))
-        )
         decided.sources[name][candidate.source] += int((kept & ~elsewhere).sum())
         decided.removed[HELD_OUT] += int(elsewhere.sum())
         for number, rule in RULES.items():

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from megatron_ext.corpus.labels import build_identifier
+from megatron_ext.corpus.labels.identifiers import build_identifier
+from megatron_ext.corpus.labels.libraries import library
 from megatron_ext.corpus.labels.rules import LabelRules, load_rules
 from megatron_ext.corpus.labels.scripts import scripts_agree
 from megatron_ext.corpus.manifest import Manifest, SourceConfig
 from megatron_ext.errors import CorpusError
+
+NO_LANGUAGE = {"mis", "mul", "und", "zxx"}  # ISO 639-3's codes for other cases, which CLDR takes for Latin
 
 
 class Declared(NamedTuple):
@@ -19,10 +22,12 @@ class Declared(NamedTuple):
     Attributes:
         codes: of the language, in any form; two in bilingual text.
         scripts: ISO 15924 of each, None where nothing says it.
+        identified: whether a model says so, and nobody else.
     """
 
     codes: tuple[str, ...]
     scripts: tuple[str | None, ...]
+    identified: bool = False
 
     def with_script(self, script: str | None) -> "Declared":
         """The same, in one script if there is one to say."""
@@ -57,7 +62,7 @@ class Labeller:
         else:
             self._rules = load_rules(Path(config.aliases), config.macrolanguages)
         detects = any(source.language.detect for source in manifest.sources)
-        self._identifier = build_identifier(config.identifier) if detects else None
+        self._identifier = build_identifier(config.identifier, self._rules) if detects else None
         self._labels: dict[tuple[Declared, str | None], Labelled] = {}
         for source in manifest.sources:
             self._check(source)
@@ -80,7 +85,12 @@ class Labeller:
         language = source.language
         if language.fixed is not None:
             both = [self.declared(code) for code in language.fixed]
-            declared = Declared(language.fixed, tuple(one.scripts[0] for one in both))
+            scripts = tuple(one.scripts[0] for one in both)
+            if len(scripts) > 1:  # letters of a mixture tell of neither
+                scripts = tuple(
+                    script or self._usual(code) for code, script in zip(language.fixed, scripts, strict=True)
+                )
+            declared = Declared(language.fixed, scripts)
         else:
             declared = self._of_path(source, path)
         return declared if language.script is None else declared.with_script(self.script(language.script))
@@ -94,7 +104,7 @@ class Labeller:
         if self._identifier is None:
             raise CorpusError("no source is to be identified")
         return [
-            Declared((found.language,), (None,))
+            Declared((found.language,), (None,), identified=True)
             if found.language is not None and found.confidence >= self._config.min_confidence
             else None
             for found in self._identifier.identify(texts)
@@ -123,15 +133,30 @@ class Labeller:
         return self._labels[declared, seen]
 
     def _label(self, declared: Declared, seen: str | None) -> Labelled:
-        if any(scripts_agree(script, seen) for script in declared.scripts):
-            return Labelled(self._join(declared, [script or seen for script in declared.scripts]), None)
-        label = self._join(declared, declared.scripts)
-        disagreement = f"{label} in {seen}"
-        if self._config.script_disagreement == "drop":
+        told = any(declared.scripts)
+        given = self._join(declared, declared.scripts if told else [seen] * len(declared.codes))
+        expected = [script or self._usual(code) for code, script in zip(*declared[:2], strict=True)]
+        if any(scripts_agree(script, seen) for script in expected):
+            scripts = [
+                script or seen or usual for script, usual in zip(declared.scripts, expected, strict=True)
+            ]
+            return Labelled(self._join(declared, scripts), None)
+        disagreement = f"{given} in {seen}" if told else f"{given}, mostly in {expected[0]}"
+        choice = self._config.script_disagreement
+        if choice == "drop" and (told or declared.identified):
             return Labelled(None, disagreement)
-        if self._config.script_disagreement == "relabel":
-            label = self._join(declared, [seen] * len(declared.codes))
-        return Labelled(label, disagreement)
+        if choice == "relabel":
+            return Labelled(self._join(declared, [seen] * len(declared.codes)), disagreement)
+        return Labelled(given, disagreement)
+
+    def _usual(self, code: str) -> str | None:
+        """The script that a language is mostly written in, as far as CLDR knows it."""
+        language = self._rules.language(code)
+        if language in NO_LANGUAGE:
+            return None
+        langcodes = library("langcodes", "langcodes", "know the scripts of languages")
+        script = langcodes.Language.get(language).maximize().script
+        return self._rules.script(script) if script else None
 
     def _join(self, declared: Declared, scripts: Sequence[str | None]) -> str:
         return "-".join(self._rules.label(*pair) for pair in zip(declared.codes, scripts, strict=True))

@@ -17,6 +17,7 @@ from megatron_ext.data.preprocess_ranks import Progress, Ranks
 from megatron_ext.utils.console import progress
 
 BYTES_PER_WORKER = 8 << 20  # a process takes longer to start than to work through less than this
+THREADS_PER_CORE = 4  # most of them wait for the disk
 
 State = TypeVar("State")
 
@@ -47,7 +48,9 @@ def spread(
         EndedByAnotherRankError: on the others, then.
     """
     share = share_parts(tasks, ranks.size)[ranks.rank]
-    useful = 1 + sum(task.load for task in share) // BYTES_PER_WORKER
+    useful = min(workers or ranks.cores, 1 + sum(task.load for task in share) // BYTES_PER_WORKER)
+    if work.in_threads:
+        useful = THREADS_PER_CORE * (workers or ranks.cores)
     with progress(description, done + sum(map(size, tasks)), "bytes", done=done) as advance:
         meter = _Meter(advance, ranks.add(Progress()))
 
@@ -55,7 +58,7 @@ def spread(
             meter.show(ranks.add(Progress(num_bytes, 0, documents)))
 
         def do_share() -> None:
-            collections.deque(results(work, share, min(workers or ranks.cores, useful), report), maxlen=0)
+            collections.deque(results(work, share, useful, report), maxlen=0)
 
         ranks.each(do_share, meter.show)
 

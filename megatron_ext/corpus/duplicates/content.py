@@ -22,22 +22,3 @@ def content_hashes(texts: Sequence[str]) -> NDArray[np.uint64]:
         for text in texts
     )
     return np.frombuffer(digests, dtype="<u8").reshape(-1, 2).astype(np.uint64)
-
-
-def scoped(keys: NDArray[np.uint64], scopes: Sequence[str]) -> NDArray[np.uint64]:
-    """Keys that are equal only within one scope, such as a label: documents of two scopes never share one.
-
-    Args:
-        keys: uint64 ``[n]`` or ``[n, columns]``, well mixed.
-        scopes: one of each row.
-
-    Returns:
-        uint64 of the shape of ``keys``; ``NO_KEY`` (0) stays what it is.
-    """
-    salts = {
-        scope: int.from_bytes(hashlib.blake2b(scope.encode(), digest_size=8).digest(), "little")
-        for scope in set(scopes)
-    }
-    row_salts = np.array([salts[scope] for scope in scopes], dtype=np.uint64)
-    salted = keys ^ row_salts.reshape(-1, *(1 for _ in keys.shape[1:]))
-    return np.where(keys == 0, keys, salted)

@@ -19,8 +19,8 @@ def folding() -> Folding:
 
     It follows ``simplify_text`` of datatrove, which FineWeb2 used: lower case, canonical decomposition without
     nonspacing marks, digits as one 0. Three things differ, each so that it holds in every script: case is folded
-    (so that ß is ss, and a final sigma any sigma), the punctuation is Unicode's (P and S) instead of a list, and it ends a word
-    instead of vanishing. Format characters (Cf, such as a soft hyphen) vanish.
+    (so that ß is ss, and a final sigma any sigma), the punctuation is Unicode's (P and S) instead of a list, and
+    it ends a word instead of vanishing. Format characters (Cf, such as a soft hyphen) vanish.
     """
     folds = np.arange(sys.maxunicode + 1, dtype=np.uint32)
     expansions: list[int] = []

@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 
 from megatron_ext.corpus.duplicates.records import RecordFile
 
-# Keys and documents of a range, their order, and copies of both in that order, 8 bytes each; twice while two
-# slices are put together.
-BYTES_PER_RECORD = 80
+# Of the longest slice: 64 for its key and document as they are read, put together, sorted and given out as links, and
+# for their order; three times, as a batch can come to nearly two slices and meet as many records carried on.
+BYTES_PER_RECORD = 192
 _KEY_SPACE = 1 << 64
 
 Keys = NDArray[np.uint64]
 Documents = NDArray[np.int64]
+Part = tuple[Keys, NDArray[np.uint32], int]  # keys, documents within the part, its first document
 
 
 def links(files: Sequence[RecordFile], memory_bytes: int) -> Iterator[tuple[Documents, Documents]]:
@@ -34,50 +35,47 @@ def links(files: Sequence[RecordFile], memory_bytes: int) -> Iterator[tuple[Docu
     Raises:
         CorpusError: a file is not what it should be.
     """
-    limit = max(memory_bytes // BYTES_PER_RECORD, 2)
-    total = sum(file.num_records() for file in files)
-    num_ranges = -(-2 * total // limit) or 1
+    parts = [(*file.read(), file.first_document) for file in files]
+    longest = max(memory_bytes // BYTES_PER_RECORD, 1)
+    num_ranges = -(-sum(len(keys) for keys, _, _ in parts) // longest) or 1
     bounds = [_KEY_SPACE * i // num_ranges for i in range(num_ranges + 1)]
     for low, high in pairwise(bounds):
-        carried = np.empty(0, np.uint64), np.empty(0, np.int64)
-        for keys, documents in _filled(_slices(files, low, high, limit // 2), limit // 2):
-            carried, found = _grouped(
-                np.concatenate([carried[0], keys]), np.concatenate([carried[1], documents])
-            )
-            yield found
+        keys, documents = np.empty(0, np.uint64), np.empty(0, np.int64)
+        for batch in _batches(_slices(parts, low, high, longest), longest):
+            keys = np.concatenate([keys, *(more for more, _ in batch)])
+            documents = np.concatenate([documents, *(more for _, more in batch)])
+            keys, documents, first, second = _grouped(keys, documents)
+            yield first, second
 
 
-def _slices(
-    files: Sequence[RecordFile], low: int, high: int, longest: int
-) -> Iterator[tuple[Keys, Documents]]:
-    """The records of each file whose keys are in ``[low, high)``, in slices of at most ``longest``."""
-    for file in files:
-        keys = file.keys()
+def _slices(parts: Sequence[Part], low: int, high: int, longest: int) -> Iterator[tuple[Keys, Documents]]:
+    """The records of each part whose keys are in ``[low, high)``, in slices of at most ``longest``."""
+    for keys, documents, first_document in parts:
         start = int(np.searchsorted(keys, np.uint64(low)))
         end = len(keys) if high == _KEY_SPACE else int(np.searchsorted(keys, np.uint64(high)))
         for first in range(start, end, longest):
-            last = min(first + longest, end)
-            yield np.array(keys[first:last]), file.documents(first, last)
+            some = slice(first, min(first + longest, end))
+            yield keys[some], documents[some].astype(np.int64) + first_document
 
 
-def _filled(slices: Iterator[tuple[Keys, Documents]], least: int) -> Iterator[tuple[Keys, Documents]]:
-    """Slices put together until they have ``least`` records, so that many small files are sorted at once."""
-    waiting: list[tuple[Keys, Documents]] = []
+def _batches(slices: Iterator[tuple[Keys, Documents]], least: int) -> Iterator[list[tuple[Keys, Documents]]]:
+    """Slices with at least ``least`` records, except for the last batch: many small parts are sorted at once."""
+    batch: list[tuple[Keys, Documents]] = []
     count = 0
     for one in slices:
-        waiting.append(one)
+        batch.append(one)
         count += len(one[0])
         if count >= least:
-            yield np.concatenate([keys for keys, _ in waiting]), np.concatenate([docs for _, docs in waiting])
-            waiting, count = [], 0
-    if waiting:
-        yield np.concatenate([keys for keys, _ in waiting]), np.concatenate([docs for _, docs in waiting])
+            yield batch
+            batch, count = [], 0
+    if batch:
+        yield batch
 
 
-def _grouped(keys: Keys, documents: Documents) -> tuple[tuple[Keys, Documents], tuple[Documents, Documents]]:
+def _grouped(keys: Keys, documents: Documents) -> tuple[Keys, Documents, Documents, Documents]:
     """One record of each key, and links that connect the documents of each."""
     order = np.argsort(keys)
     keys, documents = keys[order], documents[order]
     same = keys[1:] == keys[:-1]
-    first_of_key = np.concatenate([np.ones(min(len(keys), 1), bool), ~same])
-    return (keys[first_of_key], documents[first_of_key]), (documents[:-1][same], documents[1:][same])
+    leads = np.concatenate([np.ones(min(len(keys), 1), bool), ~same])
+    return keys[leads], documents[leads], documents[:-1][same], documents[1:][same]

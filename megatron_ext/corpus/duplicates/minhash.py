@@ -8,16 +8,14 @@ from numpy.typing import NDArray
 
 from megatron_ext.corpus.duplicates.config import MinHashConfig
 from megatron_ext.corpus.duplicates.folding import folding
+from megatron_ext.corpus.duplicates.keys import NO_KEY
 from megatron_ext.errors import MissingDependencyError
 
-NO_KEY = np.uint64(0)  # of a text that is too short to have a signature
-
-# ISO 15924 codes of scripts that put no space between words: the complex-context scripts of UAX #14 (class SA), Han
-# and kana, Tibetan (which parts syllables) and Yi.
-UNSPACED_SCRIPTS = frozenset(
-    ("Ahom", "Bopo", "Hani", "Hans", "Hant", "Hira", "Hrkt", "Jpan", "Kana", "Khmr", "Lana", "Laoo", "Mymr")
-    + ("Tale", "Talu", "Tavt", "Thai", "Tibt", "Yiii")
-)
+# Scripts (ISO 15924) that put no space between words: those of complex context in UAX #14 (class SA), those with
+# ideographic characters (class ID), and Tibetan, which parts syllables instead.
+_COMPLEX_CONTEXT = {"Ahom", "Khmr", "Lana", "Laoo", "Mymr", "Tale", "Talu", "Tavt", "Thai"}
+_IDEOGRAPHIC = {"Bopo", "Hani", "Hans", "Hant", "Hira", "Hrkt", "Jpan", "Kana", "Yiii"}
+UNSPACED_SCRIPTS = frozenset({*_COMPLEX_CONTEXT, *_IDEOGRAPHIC, "Tibt"})
 
 
 def signatures(
@@ -70,10 +68,12 @@ def _minima(
 
 
 def _band_hashes(minima: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """uint64 ``[texts, bands]`` of uint32 ``[texts, bands, rows]``; one band's hash is no other band's."""
-    bands, rows = minima.shape[1:]
-    hashes = np.broadcast_to(np.arange(1, bands + 1, dtype=np.uint64), minima.shape[:2])
-    for row in range(rows):
+    """uint64 ``[texts, bands]`` of uint32 ``[texts, bands, rows]``.
+
+    Nothing tells one band from another: each has permutations of its own, so that their minima differ.
+    """
+    hashes = np.zeros(minima.shape[:2], np.uint64)
+    for row in range(minima.shape[2]):
         hashes = _mixed((hashes + np.uint64(0x9E3779B97F4A7C15)) ^ minima[:, :, row])
     return np.where(hashes == NO_KEY, np.uint64(1), hashes)
 

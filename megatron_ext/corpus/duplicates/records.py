@@ -3,12 +3,11 @@
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from megatron_ext.corpus.duplicates.minhash import NO_KEY
+from megatron_ext.corpus.duplicates.keys import NO_KEY
 from megatron_ext.errors import CorpusError
 from megatron_ext.utils.atomic import atomic_file
 
@@ -47,37 +46,22 @@ class RecordFile:
     path: Path
     first_document: int
 
-    def num_records(self) -> int:
-        """Read from the header.
+    def read(self) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
+        """Ascending keys, and their documents counted within the part; mapped rather than read.
 
         Raises:
             CorpusError: it is no such file, or was cut short.
         """
         try:
-            with self.path.open("rb") as stream:
-                header = stream.read(_HEADER.size)
             size = self.path.stat().st_size
+            mapped = np.memmap(self.path, np.uint8, "r") if size >= _HEADER.size else np.empty(0, np.uint8)
         except OSError as error:
             raise CorpusError(f"{self.path}: cannot be read: {error.strerror}") from error
-        magic, count = _HEADER.unpack(header) if len(header) == _HEADER.size else (b"", 0)
-        if magic != _MAGIC or size != _HEADER.size + count * (_KEY.itemsize + _DOCUMENT.itemsize):
+        raw = np.asarray(mapped)
+        magic, count = _HEADER.unpack(raw[: _HEADER.size].tobytes()) if len(raw) else (b"", 0)
+        end_of_keys = _HEADER.size + count * _KEY.itemsize
+        if magic != _MAGIC or len(raw) != end_of_keys + count * _DOCUMENT.itemsize:
             raise CorpusError(
                 f"{self.path}: not a complete file of keys; delete it and build the corpus again"
             )
-        return int(count)
-
-    def keys(self) -> NDArray[np.uint64]:
-        """Ascending, mapped rather than read."""
-        count = self.num_records()
-        return self._mapped(_KEY, _HEADER.size, count)
-
-    def documents(self, start: int, end: int) -> NDArray[np.int64]:
-        """Of records ``start`` to ``end``, counted through all parts."""
-        count = self.num_records()
-        local = self._mapped(_DOCUMENT, _HEADER.size + count * _KEY.itemsize, count)[start:end]
-        return local.astype(np.int64) + self.first_document
-
-    def _mapped(self, dtype: np.dtype[Any], offset: int, count: int) -> NDArray[Any]:
-        if count == 0:  # mmap refuses no bytes
-            return np.empty(0, dtype)
-        return np.memmap(self.path, dtype, "r", offset, (count,))
+        return raw[_HEADER.size : end_of_keys].view(_KEY), raw[end_of_keys:].view(_DOCUMENT)

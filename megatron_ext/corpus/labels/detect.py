@@ -1,17 +1,19 @@
 """The script that a text is written in, by the letters of a whole batch at once."""
 
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from megatron_ext.corpus.labels.exceptions import NO_SCRIPT
+from megatron_ext.corpus.labels.exceptions import NO_SCRIPT, SCRIPT_CODES
 from megatron_ext.corpus.labels.libraries import library
 
 # Running Japanese is about half kana, Chinese that quotes it a few percent; Korean with Hanja is at least half Hangul.
 MINOR_SHARE = 0.1
-_LAST_LETTER = 0x40000  # planes 4 to 16 have no letters
+_CODE_POINTS = sys.maxunicode + 1
+_AFTER_LETTERS = 0x40000  # planes 4 to 16 have none
 _NO_LETTER = 0
 
 
@@ -26,7 +28,7 @@ def scripts_of(texts: Sequence[str]) -> list[str | None]:
     """
     codes, table = _letters()
     places = {code: place for place, code in enumerate(codes)}
-    scripts = table[np.minimum(_code_points("".join(texts)), _LAST_LETTER)]
+    scripts = table[_code_points("".join(texts))]
     ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
     counts = np.zeros((len(texts), len(codes)), np.int64)
     for row, (length, end) in enumerate(zip(map(len, texts), ends, strict=True)):
@@ -39,11 +41,8 @@ def scripts_of(texts: Sequence[str]) -> list[str | None]:
 
 
 def _join_han(counts: NDArray[np.int64], places: dict[str, int]) -> None:
-    """Add kana, Hangul and the Han letters beside them up to Jpan and Kore; in place."""
+    """Count Han letters beside kana or Hangul with them; in place."""
     han, japanese, korean = (places[code] for code in ("Hani", "Jpan", "Kore"))
-    kana = counts[:, [places["Hira"], places["Kana"]]].sum(axis=1)
-    counts[:, japanese] = kana
-    counts[:, [places["Hira"], places["Kana"]]] = 0
     for whole in (japanese, korean):
         beside = counts[:, whole] > MINOR_SHARE * (counts[:, whole] + counts[:, han])
         counts[:, whole] += np.where(beside, counts[:, han], 0)
@@ -57,15 +56,17 @@ def _code_points(text: str) -> NDArray[np.uint32]:
 
 @lru_cache(maxsize=1)
 def _letters() -> tuple[list[str], NDArray[np.uint8]]:
-    """Codes of scripts, and the place in that list of each code point up to `_LAST_LETTER`; 0: no letter."""
+    """Codes of scripts, and the place in that list of each code point; 0: no letter."""
     unicode_scripts = library("fontTools.unicodedata.Scripts", "fonttools", "detect scripts")
-    names = {"Hang": "Kore"}
-    codes = ["", *sorted({*unicode_scripts.NAMES, "Jpan", "Kore"} - {*NO_SCRIPT, *names})]
+    found = [SCRIPT_CODES.get(code, code) for code in unicode_scripts.VALUES]  # kana is Jpan, Hangul Kore
+    codes = ["", *sorted({*found} - NO_SCRIPT)]
     places = {code: place for place, code in enumerate(codes)}
     starts = np.array(unicode_scripts.RANGES)
-    values = np.array(
-        [places.get(names.get(code, code), _NO_LETTER) for code in unicode_scripts.VALUES], np.uint8
+    values = np.array([places.get(code, _NO_LETTER) for code in found], np.uint8)
+    points = np.arange(_AFTER_LETTERS)
+    letters = np.array([chr(point).isalpha() for point in points])
+    table = np.full(_CODE_POINTS, _NO_LETTER, np.uint8)
+    table[:_AFTER_LETTERS] = np.where(
+        letters, values[np.searchsorted(starts, points, side="right") - 1], _NO_LETTER
     )
-    table = values[np.searchsorted(starts, np.arange(_LAST_LETTER + 1), side="right") - 1]
-    letters = np.array([chr(point).isalpha() for point in range(_LAST_LETTER + 1)])
-    return codes, np.where(letters, table, np.uint8(_NO_LETTER))
+    return codes, table

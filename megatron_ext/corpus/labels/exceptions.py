@@ -4,11 +4,12 @@ A project that decides otherwise says so in its file of aliases, which wins over
 """
 
 # What Wikipedia and corpora taken from it call a language, where BCP 47 would read something else or nothing.
-# Source: https://meta.wikimedia.org/wiki/Special_language_codes
-WIKIMEDIA_CODES = {
+# Source: https://meta.wikimedia.org/wiki/Special_language_codes. And fa-AF, which CLDR writes for prs (Dari).
+WHOLE_CODES = {
     "bat-smg": "sgs",
     "be-x-old": "bel",
     "cbk-zam": "cbk",
+    "fa-af": "prs",
     "fiu-vro": "vro",
     "map-bms": "jav",
     "nds-nl": "nds",
@@ -46,21 +47,23 @@ NO_MAIN_MEMBER = frozenset(
 MEMBERS_BY_SCRIPT = {
     ("aze", "Arab"): "azb",
     ("kur", "Arab"): "ckb",
-    ("lah", "Guru"): "pan",
     ("mon", "Mong"): "mvf",
     ("uzb", "Arab"): "uzs",
 }
 
-# Styles and subsets of one script, which Unicode does not tell apart, and what people write instead of the code.
+# Styles of one script, which Unicode does not tell apart; parts of what Japanese and Korean mix, which are no script of
+# a whole text; and what people write instead of the code.
 SCRIPT_CODES = {
     "Aran": "Arab",
     "Cyrs": "Cyrl",
     "Geok": "Geor",
     "Hanb": "Hant",
     "Hang": "Kore",
+    "Hira": "Jpan",
     "Hrkt": "Jpan",
     "Jamo": "Kore",
     "Japn": "Jpan",
+    "Kana": "Jpan",
     "Latf": "Latn",
     "Latg": "Latn",
     "Qaac": "Copt",
@@ -73,16 +76,10 @@ SCRIPT_CODES = {
 # English names that neither Unicode nor CLDR has.
 SCRIPT_NAMES = {"chinese": "Hani", "hanzi": "Hani", "kanji": "Hani", "roman": "Latn", "burmese": "Mymr"}
 
-# Scripts that are written with the letters of others. Detection cannot answer Hans or Hant: their letters overlap.
-LETTERS_OF = {
-    "Jpan": frozenset({"Hira", "Kana", "Hani"}),
-    "Kore": frozenset({"Hang", "Hani"}),
-    "Hans": frozenset({"Hani"}),
-    "Hant": frozenset({"Hani"}),
-}
+# Scripts that a text may be declared to be in when all its letters are Han, which detection calls Hani: it cannot tell
+# Hans from Hant, whose letters overlap, and short texts in Japanese and Korean may lack the others.
+WITH_HAN = frozenset({"Hans", "Hant", "Jpan", "Kore"})
+SCRIPT_OF_LANGUAGE = {"jpn": "Jpan", "kor": "Kore"}
 
 # Codes that say nothing about letters: inherited, symbols, mathematics, unwritten, undetermined, unknown.
 NO_SCRIPT = frozenset({"Zinh", "Zmth", "Zsye", "Zsym", "Zxxx", "Zyyy", "Zzzz"})
-
-# Languages that are never written in only one of the scripts whose letters they mix, however short the text.
-SCRIPT_OF_LANGUAGE = {"jpn": "Jpan", "kor": "Kore"}

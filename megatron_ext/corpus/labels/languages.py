@@ -11,7 +11,8 @@ from megatron_ext.corpus.labels.exceptions import (
     GROUP_MEMBERS,
     MAIN_MEMBERS,
     NO_MAIN_MEMBER,
-    WIKIMEDIA_CODES,
+    SCRIPT_OF_LANGUAGE,
+    WHOLE_CODES,
 )
 from megatron_ext.corpus.labels.libraries import library
 from megatron_ext.corpus.labels.scripts import english_name, script_code
@@ -19,7 +20,9 @@ from megatron_ext.errors import CorpusError
 
 # Chinese regions whose text is in one of the two standard forms, as CLDR's likely subtags have it.
 _HAN_BY_REGION = {"CN": "Hans", "SG": "Hans", "MY": "Hans", "TW": "Hant", "HK": "Hant", "MO": "Hant"}
-_TAG = re.compile(r"[a-z]{1,3}([-_][a-z0-9]{1,8})*", re.IGNORECASE)
+_TAG = re.compile(r"[a-z]{1,3}([-_][a-z0-9]{1,8})*", re.IGNORECASE | re.ASCII)
+# The longest name of ISO 639-3 has 58 characters. More is text in the place of a code.
+_LONGEST_CODE = 100
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,6 @@ class Declared:
     script: str | None = None
 
 
-@lru_cache(maxsize=65536)
 def read_code(code: str) -> Declared:
     """Language and script of a code, macrolanguages left as they are.
 
@@ -45,10 +47,28 @@ def read_code(code: str) -> Declared:
     Raises:
         CorpusError: there is no such language, or the code stands for several, or for none.
     """
+    if len(code) > _LONGEST_CODE:
+        raise CorpusError(f"{code[:40]!r}… is text, and no code of a language")
+    found = _read_or_refuse(code)
+    if isinstance(found, str):
+        raise CorpusError(found)
+    return found
+
+
+@lru_cache(maxsize=65536)
+def _read_or_refuse(code: str) -> Declared | str:
+    """What a code says, or why it says nothing: both are asked for by every document of a source."""
+    try:
+        return _read(code)
+    except CorpusError as error:
+        return str(error)
+
+
+def _read(code: str) -> Declared:
     wanted = code.strip()
     folded = wanted.casefold().replace("_", "-")
-    if folded in WIKIMEDIA_CODES:
-        return Declared(WIKIMEDIA_CODES[folded])
+    if folded in WHOLE_CODES:
+        return Declared(WHOLE_CODES[folded])
     named = None if len(wanted) <= 3 else _by_name(wanted)
     if named is not None:
         return named
@@ -87,7 +107,7 @@ def _read_tag(code: str, tag: str) -> Declared:
     script = script_code(parsed.script) if parsed.script else None
     if script is None and "zho" in {language, _iso639()[language].macrolanguage}:
         script = _HAN_BY_REGION.get(parsed.territory)
-    return Declared(language, script)
+    return Declared(language, SCRIPT_OF_LANGUAGE.get(language, script) if script == "Hani" else script)
 
 
 def _read_language(subtag: str, code: str) -> str:

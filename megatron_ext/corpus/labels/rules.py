@@ -9,7 +9,7 @@ from typing import Literal
 from megatron_ext.config.load import load_section
 from megatron_ext.config.section import Section
 from megatron_ext.config.tree import Reading
-from megatron_ext.corpus.labels.exceptions import LETTERS_OF, MEMBERS_BY_SCRIPT, SCRIPT_OF_LANGUAGE
+from megatron_ext.corpus.labels.exceptions import MEMBERS_BY_SCRIPT, SCRIPT_OF_LANGUAGE, WITH_HAN
 from megatron_ext.corpus.labels.languages import Declared, macrolanguage, main_member, read_code
 from megatron_ext.corpus.labels.scripts import script_code
 from megatron_ext.errors import CorpusError
@@ -180,10 +180,9 @@ def _written(declared: Declared, detected: str | None) -> str:
     if detected is None:
         return declared.script or UNDETERMINED
     letters = script_code(detected)
-    for whole in (declared.script, SCRIPT_OF_LANGUAGE.get(declared.language)):
-        if whole is not None and letters in LETTERS_OF.get(whole, ()):
-            return whole
-    return letters
+    if letters == "Hani" and declared.script in WITH_HAN:
+        return declared.script
+    return SCRIPT_OF_LANGUAGE.get(declared.language, letters) if letters == "Hani" else letters
 
 
 def _key(alias: str) -> str:

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
-from megatron_ext.corpus.labels.exceptions import LETTERS_OF, NO_SCRIPT, SCRIPT_CODES, SCRIPT_NAMES
+from megatron_ext.corpus.labels.exceptions import NO_SCRIPT, SCRIPT_CODES, SCRIPT_NAMES, WITH_HAN
 from megatron_ext.corpus.labels.libraries import library
 from megatron_ext.errors import CorpusError
 
@@ -44,10 +44,7 @@ def scripts_agree(declared: str | None, detected: str | None, allowed: Collectio
     """
     if declared is None or detected is None or declared in NO_SCRIPT or detected in allowed:
         return True
-    if declared == detected or detected in LETTERS_OF.get(declared, ()):
-        return True
-    # A declared part of a whole: `Hani` for Japanese, or `Hira`.
-    return declared in LETTERS_OF.get(detected, ())
+    return declared == detected or (detected == "Hani" and declared in WITH_HAN)
 
 
 @lru_cache(maxsize=1)
@@ -79,6 +76,8 @@ def english_name(kind: str, name: str) -> str | None:
         kind: ``language`` or ``script``.
         name: with or without its capitals, parentheses and hyphens.
     """
+    if not name.isprintable():
+        return None  # such as lone surrogates, which its search cannot read
     names = _english_names(kind)
     key = library("language_data.names", "language_data", "read names of languages").normalize_name(name)
     return names[key][0].decode() if key in names else None

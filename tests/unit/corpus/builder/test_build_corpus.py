@@ -38,7 +38,11 @@ def by_label(corpus: Corpus) -> dict[str, SetCounts]:
 
 def web(folder: Path, *codes: str) -> dict[str, Any]:
     rows = [{"text": text, "lang": code} for code in codes for text in TEXTS[code]]
-    return {"name": "web", "files": str(write_jsonl(folder / "web.jsonl", rows)), "language": {"field": "lang"}}
+    return {
+        "name": "web",
+        "files": str(write_jsonl(folder / "web.jsonl", rows)),
+        "language": {"field": "lang"},
+    }
 
 
 def test_every_document_is_there_once_under_its_label_and_counted(tmp_path: Path) -> None:
@@ -72,7 +76,10 @@ def test_no_text_trains_and_validates(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "a.jsonl", rows)
     source = {"name": "a", "files": str(file), "language": {"fixed": "eng"}, "category_field": "category"}
     build(
-        tmp_path, [source], duplicates={"exact": "off", "minhash": None}, validation={"share": 0.2, "max_share": 0.5}
+        tmp_path,
+        [source],
+        duplicates={"exact": "off", "minhash": None},
+        validation={"share": 0.2, "max_share": 0.5},
     )
     corpus = Corpus.read(tmp_path / "corpus")
     trained = {row["text"] for one in corpus.sets for row in rows_of(tmp_path, one.train)}
@@ -96,7 +103,9 @@ def test_workers_and_parts_change_no_byte(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr(spread, "BYTES_PER_WORKER", 1)
         report = build(tmp_path, [source], workers=workers, shards={"max_bytes": 10_000}, removed_examples=2)
         assert report.parts == (1 if size > 1 << 20 else report.parts) > 0
-        (tmp_path / "corpus" / "corpus.json").write_text(report.corpus.model_copy(update={"digest": None}).model_dump_json())
+        (tmp_path / "corpus" / "corpus.json").write_text(
+            report.corpus.model_copy(update={"digest": None}).model_dump_json()
+        )
         results.append(everything(tmp_path / "corpus"))
         (tmp_path / "corpus").rename(tmp_path / f"{workers}-{size}")
     assert results[0] == results[1] == results[2]
@@ -112,11 +121,17 @@ def test_kinds_of_files_and_keys(tmp_path: Path) -> None:
         for number, text in enumerate(texts[:4]):
             (folder / label / f"{number}.txt").write_text(text)
     (tmp_path / "q.data.zst").write_bytes(
-        zstd.compress(b"".join(json.dumps({"q": q, "a": a}).encode() + b"\n" for q, a in zip(eng, fra, strict=False)))
+        zstd.compress(
+            b"".join(json.dumps({"q": q, "a": a}).encode() + b"\n" for q, a in zip(eng, fra, strict=False))
+        )
     )
     sources: list[dict[str, Any]] = [
         {"name": "columns", "files": "*.parquet", "text_key": "body", "language": {"field": "tag"}},
-        {"name": "texts", "files": "texts", "language": {"path": "(?P<language>[a-z]{3})_(?P<script>[A-Z][a-z]{3})"}},
+        {
+            "name": "texts",
+            "files": "texts",
+            "language": {"path": "(?P<language>[a-z]{3})_(?P<script>[A-Z][a-z]{3})"},
+        },
         {
             "name": "pairs",
             "files": "q.data.zst",
@@ -157,7 +172,11 @@ def test_text_in_another_script_than_declared(tmp_path: Path, choice: str, label
 
 def test_what_was_removed_can_be_looked_at(tmp_path: Path) -> None:
     rows = [{"text": text} for text in [*TEXTS["eng"], *TEXTS["eng"][:4], "…", "12", ""]]
-    source = {"name": "a", "files": str(write_jsonl(tmp_path / "a.jsonl", rows)), "language": {"fixed": "eng"}}
+    source = {
+        "name": "a",
+        "files": str(write_jsonl(tmp_path / "a.jsonl", rows)),
+        "language": {"fixed": "eng"},
+    }
     corpus = build(tmp_path, [source], removed_examples=2).corpus
     examples = {path.stem: read_shard(path) for path in (tmp_path / "corpus" / "removed").iterdir()}
     assert set(examples) == set(corpus.removed)

@@ -44,7 +44,10 @@ def content(folder: Path) -> dict[str, bytes | Any]:
         if path.is_file():
             found[path.relative_to(folder).as_posix()] = path.read_bytes()
     corpus = json.loads(found.pop("corpus.json"))
-    return {**found, "counts": {key: value for key, value in corpus.items() if key not in ("manifest", "digest")}}
+    return {
+        **found,
+        "counts": {key: value for key, value in corpus.items() if key not in ("manifest", "digest")},
+    }
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +165,9 @@ def test_an_error_keeps_what_is_done_and_without_anything_done_leaves_no_trace(
     assert not (tmp_path / "corpus").exists()
 
 
-def test_another_corpus_is_replaced_only_when_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_corpus_is_replaced_only_when_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = str(write_sources(tmp_path))
     assert main(["build-corpus", path, "--tokenizer-type", "ByteTokenizer", "--workers", "1"]) == 0
     before = content(tmp_path / "corpus")

@@ -1,6 +1,7 @@
 """Ranges of a file's bytes give each of its lines once, and no line takes more memory than it may."""
 
 import gzip
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ LIMIT = 1 << 20
 def pieces(path: Path, *cuts: int) -> Iterator[Piece]:
     identity = InputIdentity.of(path)
     edges = [0, *sorted(cuts), identity.size]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         yield Piece(identity, kind_of(path), start, end)
 
 
@@ -40,7 +41,9 @@ def texts(piece: Piece, limit: int = LIMIT) -> list[str]:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_ranges_give_each_line_once_and_in_order(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_ranges_give_each_line_once_and_in_order(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     wanted = data.draw(st.lists(st.text(max_size=12), min_size=1, max_size=12))
     end = data.draw(st.sampled_from(["", "\n"]))
     path = tmp_path_factory.mktemp("lines") / "a.jsonl"

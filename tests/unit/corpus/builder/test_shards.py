@@ -5,26 +5,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 from corpus_sources import read_shard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron_ext.corpus.builder.decide import HELD_OUT, Candidate, decide
 from megatron_ext.corpus.builder.held_out import HeldOut, among, union
-from megatron_ext.corpus.builder.part_file import PartFile, PartWriter, Tally, record_dtype
+from megatron_ext.corpus.builder.part_file import RECORD, Keys, PartFile, PartWriter, Tally
 from megatron_ext.corpus.builder.shards import ShardFolder, plan_shards, write_shard
 from megatron_ext.corpus.manifest import ShardsConfig, ValidationConfig
 
-hashes_of_sets = st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=40, unique=True), min_size=1, max_size=4)
+hashes_of_sets = st.lists(
+    st.lists(st.integers(0, 2**64 - 1), max_size=40, unique=True), min_size=1, max_size=4
+)
 
 
 def write_part(folder: Path, name: str, documents: list[tuple[str, str, int]]) -> PartFile:
     """A part of (set, text, hash)."""
     file = PartFile(folder, name)
-    with PartWriter(file, 1) as writer:
-        for set_name, text, value in documents:
-            record = np.zeros(1, record_dtype(1))
-            record["hash"][0, 0], record["bytes"], record["characters"], record["words"] = value, len(text), 1, 2
-            writer.add(set_name, [f'{{"text":"{text}"}}\n'.encode()], record)
+    records = np.zeros(len(documents), RECORD)
+    records["bytes"] = [len(text) for _, text, _ in documents]
+    records["hash"] = [value for _, _, value in documents]
+    records["characters"], records["words"] = 1, 2
+    keys = Keys(records["hash"].copy(), np.empty((len(documents), 0), np.uint64))
+    with PartWriter(file) as writer:
+        lines = [f'{{"text":"{text}"}}\n'.encode() for _, text, _ in documents]
+        writer.add([name for name, _, _ in documents], lines, records, keys)
         writer.finish(Tally(), {})
     return file
 
@@ -54,14 +59,16 @@ def test_membership_is_that_of_sets(sets: list[list[int]], others: list[int]) ->
 
 def candidate(folder: Path, file: PartFile, outcomes: list[int]) -> Candidate:
     path = folder / f"{file.name}.outcomes.npy"
-    np.save(path, np.array(outcomes, np.int16))
+    np.save(path, np.array(outcomes, np.int8))
     return Candidate("web", file, path, folder / f"{file.name}.decisions.npy")
 
 
 def test_a_text_that_validates_in_one_set_is_trained_in_none(tmp_path: Path) -> None:
     half = {"share": 0.5, "min_documents": 0, "max_documents": 2, "max_share": 1.0}
     documents = [("mono/a", "same", 3), ("mono/a", "other", 9)]
-    documents += [("mono/b", text, value) for text, value in (("p", 1), ("q", 2), ("same", 3), ("r", 4), ("s", 5))]
+    documents += [
+        ("mono/b", text, value) for text, value in (("p", 1), ("q", 2), ("same", 3), ("r", 4), ("s", 5))
+    ]
     one = candidate(tmp_path, write_part(tmp_path, "p", documents), [1, 1, 1, 1, 1, 1, 1])
     decided = decide([one], ValidationConfig(**half))
     # a validates `same`, the smaller of its two hashes; b validates p and q, the two it may.
@@ -79,13 +86,17 @@ def test_removed_documents_count_by_rule_and_copies_are_kept(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("compression", ["zst", "gz", "none"])
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_shards_hold_every_copy_in_order_and_are_cut_where_full(
     compression: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("shards")
     documents = data.draw(
-        st.lists(st.tuples(st.sampled_from(["mono/a", "code/b"]), st.text("xyz", min_size=1, max_size=9)), max_size=12)
+        st.lists(
+            st.tuples(st.sampled_from(["mono/a", "code/b"]), st.text("xyz", min_size=1, max_size=9)),
+            max_size=12,
+        )
     )
     copies = data.draw(st.lists(st.integers(-1, 3), min_size=len(documents), max_size=len(documents)))
     cut = data.draw(st.integers(0, len(documents)))
