@@ -120,7 +120,7 @@ def as_json(plan: Plan) -> str:
             reason: [plan.sets[index].name for index in found] for reason, found in plan.unread().items()
         },
         "warnings": warnings(plan),
-        "mixture": plan.config.model_dump(exclude_unset=True),
+        "mixture": plan.config.model_dump(exclude_none=True),
         "sets": [
             {
                 "category": one.category,
