@@ -46,13 +46,14 @@ def staged_plan(corpus: CountedSets) -> Plan:
 
 def run_of(plan: Plan, folder: Path) -> RunConfig:
     (folder / "blend.yaml").write_text(as_yaml(plan), encoding="utf-8")
+    (folder / "run.yaml").write_text(f"defaults: [{QUICKSTART}, blend.yaml]\n")
     steps = plan.samples // 16
     overrides = [
         f"training.seq_length={SEQ_LENGTH}",
         f"training.train_iters={steps}",
         "optimizer.lr_warmup_iters=2",
     ]
-    return load_run_config([QUICKSTART, folder / "blend.yaml"], overrides)
+    return load_run_config([folder / "run.yaml"], overrides)
 
 
 def test_the_loader_draws_what_the_plan_says_stage_by_stage(corpus: CountedSets, tmp_path: Path) -> None:
