@@ -51,6 +51,8 @@ def test_the_command_line_s_budget_replaces_the_mixture_s(tmp_path: Path) -> Non
     [
         (["--train-iters", "3"], "give --tokens, or --train-iters with --global-batch-size"),
         (["--tokens", "3", "--run", str(RUN)], "--run and --tokens: give one of them"),
+        (["--tokens", "nan"], "--tokens nan: must be above 0"),
+        (["--run", "table.csv"], "table.csv"),
         (["--tokens", "-5"], "--tokens -5.0: must be above 0"),
         (["--tokens", "5"], "the run: would read no sample of 4,096 tokens"),
         (["--label-column", "language"], "column of label: there is no language"),
@@ -62,6 +64,22 @@ def test_what_is_wrong_ends_with_2(
 ) -> None:
     assert plan(tmp_path, *arguments) == 2
     assert told in capsys.readouterr().err
+
+
+def test_the_run_may_name_the_blend_that_is_still_to_be_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run.yaml"
+    run.write_text(f"defaults: [{RUN}, out/blend.yaml]\ntraining: {{train_iters: 200}}\n")
+    assert plan(tmp_path, "--run", str(run), "--path", "{label}", "--output", str(tmp_path / "out")) == 0
+    assert "out/blend.yaml; the run's steps are taken without it" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out/plan.json").read_text())["samples"] == 200 * 16
+    run.write_text("training: {train_iters: 200}\n")
+    assert plan(tmp_path, "--run", str(run)) == 2
+    assert "run.yaml:1: seq_length: missing" in capsys.readouterr().err
+    run.write_text("name: x\n")
+    assert plan(tmp_path, "--run", str(run)) == 2
+    assert "training: missing" in capsys.readouterr().err
 
 
 def test_problems_of_a_mixture_name_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
