@@ -11,8 +11,6 @@ here, which the device widens and splits into labels; there int64 tokens, labels
 import argparse
 import json
 import os
-import platform
-import re
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +20,7 @@ import data_corpus
 import data_samples
 from rich.console import Console
 from rich.table import Table
-from timing import Figure
+from timing import Figure, cpu
 
 from megatron_ext.utils.atomic import write_text
 
@@ -79,17 +77,6 @@ def record(figures: list[Figure], fraction: float) -> dict[str, object]:
             for figure in figures
         ],
     }
-
-
-def cpu() -> str:
-    """Name of the processor."""
-    information = Path("/proc/cpuinfo")
-    names = (
-        re.findall(r"model name\s*: (.*)", information.read_text(encoding="utf-8"))
-        if information.exists()
-        else []
-    )
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

@@ -4,20 +4,19 @@ Indices are real; the tokens are holes of sparse files, which take no disk and r
 corpus has MaLA's 74 billion tokens in documents of 600, or a fraction of them.
 """
 
-import logging
-import struct
 from pathlib import Path
 
 import numpy as np
 from data_blend import BATCH, NUM_SAMPLES, NUM_SETS, shares
 from megatron_datasets import blended_dataset, start_process_group
 from numpy.typing import NDArray
+from sparse_sets import quiet, write_set
 from timing import Figure, best, fresh
 
 from megatron_ext.config.sections import DataConfig, DatasetConfig
 from megatron_ext.data.build import build_datasets
 
-TOKENS, DOCUMENT_TOKENS, LEAST_DOCUMENTS = 74_000_000_000, 600, 10
+TOKENS, LEAST_TOKENS = 74_000_000_000, 6000
 SEQ_LENGTH = 4096
 
 
@@ -50,31 +49,15 @@ def figures(folder: Path, fraction: float) -> list[Figure]:
 
 def write_corpus(folder: Path, fraction: float) -> NDArray[np.float64]:
     """Write the sets; returns their share of the tokens."""
-    random = np.random.default_rng(0)
-    tokens = []
-    for prefix, share in zip(prefixes(folder), shares(NUM_SETS), strict=True):
-        documents = max(LEAST_DOCUMENTS, round(share * TOKENS * fraction / DOCUMENT_TOKENS))
-        lengths = random.integers(1, 2 * DOCUMENT_TOKENS, documents, dtype="<i4")
-        ends = 2 * np.cumsum(lengths, dtype="<i8")
-        with Path(f"{prefix}.idx").open("wb") as idx:
-            idx.write(struct.pack("<9sQBQQ", b"MMIDIDX\0\0", 1, 8, documents, documents + 1))
-            idx.write(lengths.tobytes())
-            idx.write((ends - 2 * lengths).tobytes())
-            idx.write(np.arange(documents + 1, dtype="<i8").tobytes())
-        with Path(f"{prefix}.bin").open("wb") as bin_:
-            bin_.truncate(int(ends[-1]))
-        tokens.append(int(ends[-1]) // 2)
+    tokens = [max(LEAST_TOKENS, round(share * TOKENS * fraction)) for share in shares(NUM_SETS)]
+    for prefix, count in zip(prefixes(folder), tokens, strict=True):
+        write_set(prefix, count)
     return np.array(tokens) / sum(tokens)
 
 
 def prefixes(folder: Path) -> list[Path]:
     """Where the sets lie."""
     return [folder / f"set{index:03}_text_document" for index in range(NUM_SETS)]
-
-
-def quiet() -> None:
-    """Leave the plan of the blend out of the output."""
-    logging.getLogger("megatron_ext").setLevel(logging.WARNING)
 
 
 def our_first_batch(folder: Path, samples: int) -> None:

@@ -1,6 +1,8 @@
 """How the benchmarks measure: ours and the peer's in turn, the best of several, start-up in fresh processes."""
 
 import multiprocessing
+import platform
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,3 +84,14 @@ def process_megabytes(key: str, process: int | str = "self") -> float:
     lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
     line = next(line for line in lines if line.startswith(f"{key}:"))
     return int(line.split()[1]) * 1024 / 1e6
+
+
+def cpu() -> str:
+    """Name of the processor."""
+    information = Path("/proc/cpuinfo")
+    names = (
+        re.findall(r"model name\s*: (.*)", information.read_text(encoding="utf-8"))
+        if information.exists()
+        else []
+    )
+    return names[0] if names else platform.machine()

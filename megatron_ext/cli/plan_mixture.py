@@ -1,9 +1,11 @@
 """``megatron-ext plan-mixture``: from token counts to a blend that a run includes, before any GPU hour."""
 
 import argparse
+import math
 from pathlib import Path
 
-from megatron_ext.config.load import load_run_config, load_section
+from megatron_ext.config.load import load_part, load_section
+from megatron_ext.config.sections import TrainingConfig
 from megatron_ext.corpus.counts import FILE_NAME
 from megatron_ext.corpus.mixture.blend_file import as_yaml, can_be_read, with_paths
 from megatron_ext.corpus.mixture.chart import as_html
@@ -15,6 +17,9 @@ from megatron_ext.corpus.mixture.summary import as_json, as_text
 from megatron_ext.corpus.mixture.table import Columns, read_table
 from megatron_ext.errors import CorpusError
 from megatron_ext.utils.atomic import write_text
+from megatron_ext.utils.console import get_logger
+
+logger = get_logger(__name__)
 
 TABLES = (".csv", ".tsv", ".txt")
 
@@ -117,14 +122,16 @@ def _budget(arguments: argparse.Namespace, config: BudgetConfig) -> Budget:
     if arguments.run is not None:
         if given:
             raise CorpusError(f"--run and --{next(iter(given)).replace('_', '-')}: give one of them")
-        training = load_run_config([arguments.run]).training
+        training, missing = load_part(arguments.run, "training", TrainingConfig)
+        for problem in missing:  # such as the blend that is being planned
+            logger.warning("%s; the run's steps are taken without it", problem)
         tokens = training.train_samples * training.seq_length
         return Budget(float(tokens), training.seq_length, training.global_batch_size)
     if "tokens" in given or "train_iters" in given:
         config = BudgetConfig(seq_length=config.seq_length)
     values = {**config.model_dump(exclude_unset=True), **given}
     for name, value in given.items():
-        if value <= 0:
+        if not 0 < value < math.inf:
             raise CorpusError(f"--{name.replace('_', '-')} {value}: must be above 0")
     if ("train_iters" in values) != ("global_batch_size" in values) or (
         "train_iters" in values and "tokens" in values

@@ -66,6 +66,31 @@ def load_section(path: Path, kind: type[AnySection]) -> AnySection:
         raise ConfigError(explain(error, tree, kind)) from error
 
 
+def load_part(path: Path, key: str, kind: type[AnySection]) -> tuple[AnySection, list[str]]:
+    """Read one section of a run whose other files may not be there yet.
+
+    Args:
+        path: the run's file.
+        key: the section, such as ``training``.
+        kind: what it holds.
+
+    Returns:
+        The section, and what is wrong with the files elsewhere.
+
+    Raises:
+        ConfigError: the section is missing or wrong.
+    """
+    reading = Reading()
+    tree = reading.file(path)
+    found = tree.value.get(key)
+    if found is None:
+        raise ConfigError(reading.problems or f"{tree.origin}: {key}: missing")
+    try:
+        return kind.model_validate(found.plain()), reading.problems
+    except ValidationError as error:
+        raise ConfigError([*reading.problems, *explain(error, found, kind)]) from error
+
+
 def split_sources(sources: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Files and overrides of a command line that mixes both."""
     files = [Path(source) for source in sources if not _is_override(source)]

@@ -10,13 +10,12 @@ from megatron_ext.corpus.mixture.summary import NO_TIER, Group, amount, as_text,
 # Okabe and Ito's colours, which people with colour vision deficiency tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 UNREAD = "#999999"
-WIDTH, HEIGHT, MARGIN = 860, 600, 70
+WIDTH, HEIGHT, MARGIN = 860, 600, 80
 EPOCH_LINES = (0.1, 1, 4, 10, 100)
 BAR_HEIGHT, BAR_WIDTH, NAME_WIDTH = 15, 520, 150
 
 STYLE = (
     "body{font:14px sans-serif;max-width:900px;margin:2em auto;color:#222}pre{font-size:12px;overflow:auto}"
-    "text{font:12px sans-serif;fill:#444}"
 )
 
 
@@ -67,7 +66,7 @@ def bars(found: Sequence[Group]) -> str:
     largest = max(max(one.available / total, one.share) for one in found)
     parts = []
     for index, one in enumerate(found):
-        top = index * 3 * BAR_HEIGHT
+        top = BAR_HEIGHT // 2 + index * 3 * BAR_HEIGHT
         parts.append(
             f"<text x='{NAME_WIDTH - 8}' y='{top + 1.25 * BAR_HEIGHT}' text-anchor='end'>{html.escape(one.name)}</text>"
         )
@@ -78,7 +77,7 @@ def bars(found: Sequence[Group]) -> str:
                 f"<rect x='{NAME_WIDTH}' y='{y}' width='{width:.1f}' height='{BAR_HEIGHT - 2}' fill='{colour}'/>"
                 f"<text x='{NAME_WIDTH + width + 5:.1f}' y='{y + 11}'>{share:.2%}{note}</text>"
             )
-    return _svg(WIDTH, len(found) * 3 * BAR_HEIGHT, parts)
+    return _svg(WIDTH, (len(found) * 3 + 1) * BAR_HEIGHT, parts)
 
 
 class _Axis:
@@ -132,7 +131,8 @@ def _colours(plan: Plan) -> dict[str, str]:
     if plan.config.tiers is None:
         names = list(dict.fromkeys(one.category for one in plan.sets))
     else:
-        names = [*plan.config.tiers.thresholds, NO_TIER]
+        used = {tier for tier, tokens in zip(plan.tiers, plan.tokens, strict=True) if tokens > 0}
+        names = [tier or NO_TIER for tier in (*plan.config.tiers.thresholds, None) if tier in used]
     return {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
 
 
@@ -147,5 +147,5 @@ def _svg(width: int, height: int, parts: Sequence[str]) -> str:
     inside = "\n".join(parts)
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' width='{width}' "
-        f"height='{height}'>\n{inside}\n</svg>"
+        f"height='{height}' font-family='sans-serif' font-size='12' fill='#444'>\n{inside}\n</svg>"
     )

@@ -42,11 +42,7 @@ def pools_of(sets: Sequence[MixtureSet], rules: MixtureRules) -> list[SharedPool
     if not rules.categories:
         return [SharedPool("", np.arange(len(sets)), 1.0, rules.rule)]
     there = Counter(one.category for one in sets)
-    problems = [
-        f"{unknown('categories', name, list(there))}: a category needs sets"
-        for name in rules.categories
-        if name not in there
-    ]
+    problems = [unknown("categories", name, list(there)) for name in rules.categories if name not in there]
     problems += [
         f"categories: {name} is in the corpus ({count} sets) and has no entry; give it a share, 0 leaves it out"
         for name, count in there.items()

@@ -18,6 +18,9 @@ DEFAULT_STEP_SAMPLES = 1024  # where no run says how many samples a step has
 class Simulation:
     """What was counted.
 
+    megatron-core's order draws the set that lags most. Mostly none is off by a whole sample; a set with nearly all
+    of the weight may be, by one or two, while several small ones are drawn a little early.
+
     Attributes:
         samples: drawn.
         step_samples: samples of a step.
@@ -40,8 +43,8 @@ class Simulation:
         """One line of text."""
         return (
             f"simulated {self.samples:,} samples of {self.drawn.shape[1]} sets: compared after each of "
-            f"{self.steps:,} steps of {self.step_samples:,}; the largest deviation from the plan is "
-            f"{self.deviation:.3f} samples, of {self.set_name} at sample {self.at_sample:,}"
+            f"{self.steps:,} steps of {self.step_samples:,}, every set is within {self.deviation:.3f} samples of the "
+            f"plan (the farthest, at sample {self.at_sample:,}: {self.set_name})"
         )
 
 

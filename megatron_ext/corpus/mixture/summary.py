@@ -120,7 +120,7 @@ def as_json(plan: Plan) -> str:
             reason: [plan.sets[index].name for index in found] for reason, found in plan.unread().items()
         },
         "warnings": warnings(plan),
-        "mixture": plan.config.model_dump(exclude_unset=True),
+        "mixture": plan.config.model_dump(exclude_none=True),
         "sets": [
             {
                 "category": one.category,
@@ -154,7 +154,9 @@ def as_text(plan: Plan, every_set: bool = False) -> str:
             f"  stage {stage.name}: from sample {stage.from_samples:,}, {stage.samples:,} samples, "
             f"{int((stage.tokens > 0).sum())} sets"
         )
-    for title, found in (("by tier", tier_groups(plan)), ("by category", category_groups(plan))):
+    unit = "" if plan.config.tiers is None else plan.config.tiers.unit.replace("_", " ")
+    by_tier = f"by tier (thresholds are in {unit})"
+    for title, found in ((by_tier, tier_groups(plan)), ("by category", category_groups(plan))):
         if found:
             console.print(_group_table(title, found))
     console.print(_set_table("most repeated", plan, most_repeated(plan)))

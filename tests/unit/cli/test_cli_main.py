@@ -46,7 +46,8 @@ def test_help_names_every_verb_and_imports_none(capsys: pytest.CaptureFixture[st
 
 def test_every_verb_has_its_module() -> None:
     training = {"launch", "estimate", "benchmark", "train", "generate"}
-    assert set(cli.VERBS) == {"preprocess", "merge", "inspect", "convert", "inspect-checkpoint", *training}
+    corpus = {"preprocess", "merge", "inspect", "plan-mixture"}
+    assert set(cli.VERBS) == {*corpus, "convert", "inspect-checkpoint", *training}
     assert all(
         entry.module == f"megatron_ext.cli.{verb.replace('-', '_')}" for verb, entry in cli.VERBS.items()
     )

@@ -24,7 +24,7 @@ class RuleChoice(Section):
     @property
     def name(self) -> str:
         """The chosen rule's key."""
-        return next(iter(self.model_fields_set & set(self._given())), "proportional")
+        return next(iter(self._given()), "proportional")
 
     @property
     def chosen(self) -> MixtureRule:
