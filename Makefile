@@ -1,4 +1,5 @@
 # make quickstart: sets everything up, then trains on 448 languages and leaves a Hugging Face checkpoint
+# make recipe-demo: the same corpus through the whole EMMA-500 recipe: labels, cleaning, mixture by tiers, training
 # make test:       sets everything up, then checks style, types and layers, and runs the tests
 # make test-cpp:   of these the C++ ones only, under AddressSanitizer and UBSan; needs nothing but a compiler
 
@@ -15,7 +16,7 @@ CPP_TESTS := $(patsubst tests/cpp/%.cpp,build/cpp/%,$(wildcard tests/cpp/test_*.
 CPP_FLAGS := -std=c++17 -O1 -g -Wall -Wextra -Werror -ffp-contract=off -pthread -Icsrc \
 	-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
-.PHONY: quickstart test test-cpp lint format bench install install-launchers clean-quickstart
+.PHONY: quickstart recipe-demo test test-cpp lint format bench install install-launchers clean-quickstart
 
 install: $(INSTALLED)
 
@@ -34,6 +35,9 @@ $(LAUNCHERS): $(INSTALLED)
 
 quickstart: $(INSTALLED)
 	$(BIN)/python examples/udhr/quickstart.py
+
+recipe-demo: $(INSTALLED)
+	$(BIN)/python examples/udhr/recipe_demo.py
 
 clean-quickstart:
 	rm -rf runs/quickstart

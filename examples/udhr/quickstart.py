@@ -7,17 +7,12 @@ runs/quickstart. A step whose result is already there is not done again, so an i
 where it was.
 """
 
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from report import print_report
+from steps import ROOT, Step, exists, run_steps
 
-ROOT = Path(__file__).resolve().parents[2]
 RUN = "runs/quickstart"
 STOP_AT = 575  # half of the run: a deliberate stop, then a resume from the checkpoint it leaves
 TOKENIZE = (
@@ -27,36 +22,9 @@ TOKENIZE = (
 )
 
 
-class Step(NamedTuple):
-    """A command, what it is for, and how to see that it is done."""
-
-    title: str
-    command: str
-    done: Callable[[], bool]
-
-
 def main() -> None:
     """Run the steps in order, then report."""
-    os.chdir(ROOT)
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    began = time.monotonic()
-    for number, step in enumerate(STEPS, start=1):
-        print(f"\n== {number}. {step.title}\n$ {step.command}", flush=True)
-        if step.done():
-            print("already done", flush=True)
-            continue
-        # The shell expands the *.jsonl, as it does for a person who types the line.
-        code = subprocess.run(step.command, shell=True, check=False).returncode  # noqa: S602 - our own text
-        if code:
-            raise SystemExit(code)
-    print(f"\n== {len(STEPS) + 1}. What came of it", flush=True)
-    print_report(Path(RUN))
-    print(f"\ndone in {(time.monotonic() - began) / 60:.1f} minutes", flush=True)
-
-
-def exists(path: str) -> Callable[[], bool]:
-    """Whether ``path`` is there; what makes it gives it that name only when it is complete."""
-    return (ROOT / path).exists
+    run_steps(STEPS, lambda: print_report(Path(RUN)))
 
 
 def tokenized(part: str) -> Callable[[], bool]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sentencepiece import SentencePieceTrainer
 
+from megatron_ext.data.preprocess_open import opened
 from megatron_ext.utils.atomic import atomic_file
 
 # Llama 2's, as its tokenizer.model records them. Ids: unknown 0, begin 1, end 2, no padding, then 256 bytes.
@@ -42,7 +43,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--input", type=Path, nargs="+", required=True, help="JSON Lines files, or folders of *.jsonl"
+        "--input",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="JSON Lines files, also compressed, or folders of *.jsonl",
     )
     parser.add_argument("--output", type=Path, required=True, help="the .model file to write")
     parser.add_argument("--vocab-size", type=int, default=8000, help="pieces in all (default: 8000)")
@@ -63,7 +68,7 @@ def main() -> None:
 def lines_of(files: list[Path], json_key: str) -> Iterator[str]:
     """Lines of the texts: a line break is then a byte token, never part of a piece, as in Llama 2."""
     for file in files:
-        with file.open(encoding="utf-8") as rows:
+        with opened(file) as (rows, _):
             for row in rows:
                 yield from filter(None, json.loads(row)[json_key].split("\n"))
 

@@ -10,7 +10,7 @@ import yaml
 from megatron_ext.config.sections import DatasetConfig
 from megatron_ext.corpus.mixture.plan import Plan, PlannedStage
 from megatron_ext.corpus.mixture.sets import CountedSets, Dataset, MixtureSet
-from megatron_ext.corpus.mixture.summary import amount
+from megatron_ext.corpus.mixture.summary import NO_TIER, amount
 from megatron_ext.errors import CorpusError
 
 
@@ -72,7 +72,7 @@ def as_yaml(plan: Plan) -> str:
         ]
     held_out = [
         _line({"path": path, "groups": groups_of(one, tier)}, "    ")
-        for one, tier in zip(plan.sets, plan.tiers, strict=True)
+        for one, tier in zip(plan.sets, _tiers(plan), strict=True)
         for path in one.valid
     ]
     lines += ["  valid:", *held_out] if held_out else []
@@ -81,7 +81,7 @@ def as_yaml(plan: Plan) -> str:
 
 def training_entries(plan: Plan, stage: PlannedStage) -> Iterator[tuple[DatasetConfig, int]]:
     """What ``data.train`` says in a stage, and the tokens that the entry's dataset holds."""
-    for one, tier, read in zip(plan.sets, plan.tiers, stage.tokens.tolist(), strict=True):
+    for one, tier, read in zip(plan.sets, _tiers(plan), stage.tokens.tolist(), strict=True):
         if read > 0:
             held = sum(dataset.tokens for dataset in one.datasets)
             for dataset in one.datasets:
@@ -96,6 +96,12 @@ def groups_of(one: MixtureSet, tier: str | None) -> dict[str, str]:
     """What metrics count a set under."""
     found = {"label": one.label, "tier": tier, "category": one.category}
     return {dimension: value for dimension, value in found.items() if value is not None}
+
+
+def _tiers(plan: Plan) -> list[str | None]:
+    """Tiers by the names that metrics have for them; what is below the last one is scored, too."""
+    nameless = None if plan.config.tiers is None else NO_TIER
+    return [tier or nameless for tier in plan.tiers]
 
 
 def _entries(plan: Plan, stage: PlannedStage, indent: str) -> list[str]:
