@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from sparse_sets import quiet, write_set
@@ -35,8 +36,9 @@ ROOT = Path(__file__).parents[1]
 RUN = ROOT / "configs/runs/llama2_7b_256gpu.yaml"
 MIXTURE = ROOT / "configs/recipes/emma500/mixture.yaml"
 TRAINED = 100_000  # whitespace tokens of the smallest label that is trained on
-# Labels and tokens of each tier, as the official table has them.
-TIERS = ((27, 43.41e9), (79, 27.52e9), (68, 2.747e9), (162, 0.482e9), (210, 0.0975e9))
+# Labels and tokens of each tier, as the official table has them, and how many times larger its largest label is here
+# than its smallest, so that all lie between the thresholds.
+TIERS = ((27, 43.41e9, 2.2), (79, 27.52e9, 6), (68, 2.747e9, 6), (162, 0.482e9, 6), (210, 0.0975e9, 6))
 VALID_TOKENS = 10_000
 
 
@@ -92,8 +94,11 @@ def official(table: Path) -> dict[str, int]:
 
 
 def generated() -> dict[str, int]:
-    """As many labels as in the official table and about as many tokens, evenly in the tiers; one is English."""
-    tokens = [round(total / count) for count, total in TIERS for _ in range(count)]
+    """As many labels as in the official table and as many tokens in each tier; the largest is English."""
+    tokens = []
+    for labels, total, spread in TIERS:
+        sizes = np.geomspace(spread, 1, labels)
+        tokens += np.round(total * sizes / sizes.sum()).astype(int).tolist()
     return {"eng_Latn" if index == 0 else f"l{index:03}_Latn": count for index, count in enumerate(tokens)}
 
 

@@ -56,8 +56,9 @@ def as_yaml(plan: Plan) -> str:
     """The file."""
     first, *later = plan.stages
     lines = [
-        f"# {amount(int(plan.tokens.sum()))} tokens of {int((plan.tokens > 0).sum())} sets, written by "
-        "tools/plan_mixture.py; a run names this file under `defaults:`.",
+        f"# {amount(int(plan.tokens.sum()))} tokens of {int((plan.tokens > 0).sum())} sets, in {plan.samples:,} "
+        f"samples of {plan.budget.seq_length:,}: written by tools/plan_mixture.py.",
+        "# A run names this file under `defaults:`, or launch.sh is given it after the run's file.",
         "# Paths are relative to the folder in which launch.sh is run.",
         "data:",
         "  train:",
