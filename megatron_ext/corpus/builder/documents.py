@@ -17,7 +17,8 @@ from megatron_ext.corpus.builder.read import read_piece
 from megatron_ext.corpus.builder.rows import Rows, SourceRows
 from megatron_ext.corpus.builder.workers import Advance
 from megatron_ext.corpus.cleaning import Cleaner
-from megatron_ext.corpus.duplicates.content import content_hashes, scoped
+from megatron_ext.corpus.duplicates.content import content_hashes
+from megatron_ext.corpus.duplicates.keys import scoped
 from megatron_ext.corpus.duplicates.minhash import signatures
 from megatron_ext.corpus.labels.detect import scripts_of
 from megatron_ext.corpus.manifest import Manifest
