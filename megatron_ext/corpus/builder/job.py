@@ -139,8 +139,8 @@ def _refuse_to_replace(output: Path) -> None:
 
 def _discard_useless(job: Job) -> None:
     """Parts of files or settings that changed since, and what was not complete when a run was killed."""
-    useful = {path.name for part in job.parts for path in job.file(part).paths()}
-    useless = [path for path in job.parts_folder.iterdir() if path.name not in useful]
+    useful = {part.name for part in job.parts}
+    useless = [path for path in job.parts_folder.iterdir() if path.name.split(".")[0] not in useful]
     if changed := sum(path.suffix == ".json" for path in useless):
         logger.info(
             "%d parts of an earlier run are made again: their files or settings changed since", changed
