@@ -79,7 +79,8 @@ def plan_job(manifest: Manifest, overwrite: bool) -> Job:
     maker = PartMaker(Settings(manifest, output))
     parts = plan_parts(manifest, maker.fingerprint())
     decisive = manifest.model_dump(
-        mode="json", include={"duplicates", "validation", "shards", "removed_examples"}
+        mode="json",
+        include={"duplicates": {"exact", "minhash", "rehydrate"}, "validation": True, "shards": True},
     )
     content = json.dumps([[part.name for part in parts], decisive], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:24]
@@ -150,3 +151,5 @@ def _discard_useless(job: Job) -> None:
     for path in job.hidden.iterdir():
         if path.is_dir() and path not in (job.parts_folder, job.steps_folder):
             shutil.rmtree(path)
+    for path in job.steps_folder.rglob("*.tmp"):
+        path.unlink()

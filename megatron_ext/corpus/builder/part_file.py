@@ -2,8 +2,8 @@
 
 A part has a few files. ``NAME.zst`` holds segments, each a zstd frame of the lines of one set. ``NAME.npy`` holds a
 record of each document, in the same order. ``NAME.exact0`` and ``NAME.bands0`` hold the keys by which duplicates are
-found, of so many documents as can be sorted at once, ``NAME.exact1`` those of more. ``NAME.json`` says where the segments are and what was counted; it is written last, so that a part with it is
-complete.
+found, of so many documents as can be sorted at once, ``NAME.exact1`` and so on those of more. ``NAME.json`` says where
+the segments are and what was counted; it is written last, so that a part with it is complete.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from megatron_ext.corpus.duplicates.records import RecordFile, write_records
 from megatron_ext.data.preprocess_open import zstd
@@ -85,7 +85,7 @@ class Tally(BaseModel):
 
     documents: int = 0
     text_bytes: int = 0  # of UTF-8, as it came
-    skipped: Skipped = field(default_factory=Skipped)  # bad rows
+    skipped: Skipped = Field(default_factory=Skipped)  # bad rows
     removed: dict[str, int] = {}  # documents, by rule
     repaired: dict[str, int] = {}  # documents, by rule
     disagreements: dict[str, int] = {}  # documents, by "declared label, script seen"
