@@ -3,8 +3,8 @@
     python benchmarks/corpus.py [--input FOLDER] [--workers 2] [--datatrove VENV/bin/python]
 
 FOLDER holds .jsonl files with the keys text and lang. Everything runs as commands of their own, in turn, so that their
-times hold all of it: the start of Python and its workers, reading, writing. Of a few repetitions the best counts. Without
-arguments, the text is that of the example in this repository, which is small: start-up is then most of it.
+times hold all of it: the start of Python and its workers, reading, writing. Of a few repetitions of ours the best
+counts. Without arguments, the text is that of the example in this repository: start-up is then most of it.
 benchmarks/results holds figures of the help of LibreOffice in 36 languages and of man pages in 9 (the pages of Debian's
 libreoffice-help-* and manpages-*, one a line), spread over 8 files.
 """
@@ -50,6 +50,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--datatrove", metavar="PYTHON", help="of an environment with datatrove and ftfy")
+    parser.add_argument(
+        "--datatrove-files", type=int, default=2, metavar="N", help="of the input; all would take its minutes"
+    )
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/corpus.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.output.parent) as name:
@@ -76,23 +79,52 @@ def main() -> None:
     print(f"wrote {arguments.output}")
 
 
+def table_of(
+    figures: dict[str, dict[str, list[dict[str, Any]]]], text_mb: dict[str, float], workers: int
+) -> Table:
+    """MB of text a second, and a CPU second of all processes, which other load on the machine changes least."""
+    columns = [f"{name}, MB/{unit}" for name in figures for unit in ("s", "CPU s")]
+    table = Table(f"{workers} workers", "MB of text", *columns)
+    for who, size in text_mb.items():
+        cells = []
+        for runs in figures.values():
+            for key in ("seconds", "cpu_seconds"):
+                best = min((run[key] for run in runs[who]), default=None)
+                cells.append("" if best is None else f"{size / best:.2f}")
+        table.add_row(who, f"{size:.0f}", *cells)
+    return table
+
+
 def measure(
-    variant: str, source: Path, folder: Path, arguments: argparse.Namespace
+    variant: str, source: Path, part: Path, folder: Path, arguments: argparse.Namespace
 ) -> dict[str, list[dict[str, Any]]]:
-    """Runs of both in turn, each with its seconds by step."""
+    """Runs of both, each with its seconds by step: ours on all text, datatrove once on a part of it."""
     runs: dict[str, list[dict[str, Any]]] = {"megatron_ext": [], "datatrove": []}
     workers = str(arguments.workers)
     for number in range(arguments.repeats):
         ours = folder / f"{variant}-{number}"
         manifest = write_manifest(ours, source, VARIANTS[variant])
         runs["megatron_ext"].append(as_dict(timed([__file__, STEP, str(manifest), workers]), ours))
-        if arguments.datatrove and number == 0:  # it takes minutes
-            theirs = folder / f"{variant}-datatrove"
-            script = str(ROOT / "benchmarks" / "datatrove_corpus.py")
-            options = ["--workers", workers, *(["--minhash"] if variant == "minhash" else [])]
-            command = [script, str(source), str(theirs), *options]
-            runs["datatrove"].append(as_dict(timed(command, arguments.datatrove), theirs))
+    if arguments.datatrove:
+        theirs = folder / f"{variant}-datatrove"
+        script = str(ROOT / "benchmarks" / "datatrove_corpus.py")
+        options = ["--workers", workers, *(["--minhash"] if variant == "minhash" else [])]
+        run = timed([script, str(part), str(theirs), *options], arguments.datatrove)
+        runs["datatrove"].append(as_dict(run, theirs))
     return runs
+
+
+def linked(files: Sequence[Path], folder: Path) -> Path:
+    """A folder with these files only."""
+    folder.mkdir()
+    for path in files:
+        (folder / path.name).symlink_to(path.resolve())
+    return folder
+
+
+def megabytes(folder: Path) -> float:
+    """UTF-8 of the texts."""
+    return sum(text_bytes(path) for path in folder.glob("*.jsonl")) / 1e6
 
 
 def as_dict(run: Run, folder: Path) -> dict[str, Any]:

@@ -70,8 +70,8 @@ def minhash(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def writer(folder: Path, name: str) -> JsonlWriter:
-    """JSON Lines, compressed with zstd as ours are."""
-    return JsonlWriter(str(folder / name), compression="zstd", output_filename="${rank}.jsonl.zst")
+    """JSON Lines, uncompressed, which costs least (ours compresses)."""
+    return JsonlWriter(str(folder / name), compression=None, output_filename="${rank}.jsonl")
 
 
 def run(arguments: argparse.Namespace, name: str, pipeline: list[object], tasks: int | None = None) -> float:

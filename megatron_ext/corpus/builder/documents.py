@@ -80,10 +80,10 @@ class PartMaker:
 
     def fingerprint(self) -> dict[str, Any]:
         """All that decides what becomes of a text, besides its source; as JSON."""
-        manifest = self.manifest
-        names = {"labels", "cleaning", "duplicates", "max_document_bytes", "removed_examples"}
+        whole = dict.fromkeys(("labels", "cleaning", "max_document_bytes", "removed_examples"), True)
+        decisive = whole | {"duplicates": {"exact", "minhash"}}
         return {
-            "manifest": manifest.model_dump(mode="json", include=names),
+            "manifest": self.manifest.model_dump(mode="json", include=decisive),
             "labels": self.labeller.fingerprint(),
         }
 

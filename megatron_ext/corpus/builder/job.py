@@ -79,7 +79,8 @@ def plan_job(manifest: Manifest, overwrite: bool) -> Job:
     maker = PartMaker(Settings(manifest, output))
     parts = plan_parts(manifest, maker.fingerprint())
     decisive = manifest.model_dump(
-        mode="json", include={"duplicates", "validation", "shards", "removed_examples"}
+        mode="json",
+        include={"duplicates": {"exact", "minhash", "rehydrate"}, "validation": True, "shards": True},
     )
     content = json.dumps([[part.name for part in parts], decisive], sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:24]
@@ -139,8 +140,8 @@ def _refuse_to_replace(output: Path) -> None:
 
 def _discard_useless(job: Job) -> None:
     """Parts of files or settings that changed since, and what was not complete when a run was killed."""
-    useful = {path.name for part in job.parts for path in job.file(part).paths()}
-    useless = [path for path in job.parts_folder.iterdir() if path.name not in useful]
+    useful = {part.name for part in job.parts}
+    useless = [path for path in job.parts_folder.iterdir() if path.name.split(".")[0] not in useful]
     if changed := sum(path.suffix == ".json" for path in useless):
         logger.info(
             "%d parts of an earlier run are made again: their files or settings changed since", changed
@@ -150,3 +151,5 @@ def _discard_useless(job: Job) -> None:
     for path in job.hidden.iterdir():
         if path.is_dir() and path not in (job.parts_folder, job.steps_folder):
             shutil.rmtree(path)
+    for path in job.steps_folder.rglob("*.tmp"):
+        path.unlink()

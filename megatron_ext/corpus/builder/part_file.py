@@ -1,12 +1,13 @@
 """What is kept of a part between the steps: its documents as lines of a shard, by set, and facts of each.
 
 A part has a few files. ``NAME.zst`` holds segments, each a zstd frame of the lines of one set. ``NAME.npy`` holds a
-record of each document, in the same order. ``NAME.exact`` and ``NAME.bands`` hold the keys by which duplicates are
-found. ``NAME.json`` says where the segments are and what was counted; it is written last, so that a part with it is
-complete.
+record of each document, in the same order. ``NAME.exact0`` and ``NAME.bands0`` hold the keys by which duplicates are
+found, of so many documents as can be sorted at once, ``NAME.exact1`` and so on those of more. ``NAME.json`` says where
+the segments are and what was counted; it is written last, so that a part with it is complete.
 """
 
 import contextlib
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,15 +17,16 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from megatron_ext.corpus.duplicates.records import write_records
+from megatron_ext.corpus.duplicates.records import RecordFile, write_records
 from megatron_ext.data.preprocess_open import zstd
 from megatron_ext.data.preprocess_rows import Skipped
 from megatron_ext.errors import CorpusError
 from megatron_ext.utils.atomic import atomic_file, write_text
 
 SEGMENT_BYTES = 32 << 20  # of lines in memory before they are written
+DOCUMENTS_OF_KEYS = 1 << 18  # whose keys are sorted together; some 100 MB
 LEVEL = 1  # of zstd: these files are read once or twice
 
 
@@ -83,7 +85,7 @@ class Tally(BaseModel):
 
     documents: int = 0
     text_bytes: int = 0  # of UTF-8, as it came
-    skipped: Skipped = field(default_factory=Skipped)  # bad rows
+    skipped: Skipped = Field(default_factory=Skipped)  # bad rows
     removed: dict[str, int] = {}  # documents, by rule
     repaired: dict[str, int] = {}  # documents, by rule
     disagreements: dict[str, int] = {}  # documents, by "declared label, script seen"
@@ -108,6 +110,7 @@ class PartIndex(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     segments: tuple[Segment, ...]
+    documents_of_keys: tuple[int, ...]  # of the first file of keys, and so on
     tally: Tally
     removed_examples: dict[str, tuple[str, ...]] = {}  # lines of removed/RULE.jsonl
 
@@ -123,16 +126,23 @@ class PartFile:
         """One of its files."""
         return self.folder / f"{self.name}{suffix}"
 
-    def paths(self) -> Iterator[Path]:
-        """All its files."""
-        return (self.path(suffix) for suffix in (".zst", ".npy", ".exact", ".bands", ".json"))
-
     def index(self) -> PartIndex | None:
         """What it holds; None if it is not complete."""
         try:
             return PartIndex.model_validate_json(self.path(".json").read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
+
+    def key_files(self, kind: str, first_document: int) -> list[RecordFile]:
+        """Those of ``exact`` or of ``bands``.
+
+        Args:
+            kind: field of `Keys`.
+            first_document: number of the first document of this part among all.
+        """
+        counts = self.complete_index().documents_of_keys
+        firsts = itertools.accumulate(counts, initial=first_document)
+        return [RecordFile(self.path(f".{kind}{number}"), next(firsts)) for number in range(len(counts))]
 
     def complete_index(self) -> PartIndex:
         """What it holds.
@@ -173,6 +183,7 @@ class PartWriter:
         self._segments: list[Segment] = []
         self._records: list[NDArray[Any]] = []
         self._keys: list[Keys] = []
+        self._documents_of_keys: list[int] = []
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -197,6 +208,8 @@ class PartWriter:
         records["place"] = np.arange(self._places, self._places + len(records))
         self._places += len(records)
         self._keys.append(keys)
+        if sum(len(some.exact) for some in self._keys) >= DOCUMENTS_OF_KEYS:
+            self._flush_keys()
         rows_of: dict[str, list[int]] = defaultdict(list)
         for row, name in enumerate(sets):
             rows_of[name].append(row)
@@ -211,16 +224,28 @@ class PartWriter:
     def finish(self, tally: Tally, removed_examples: dict[str, tuple[str, ...]]) -> PartIndex:
         """Write the rest; the index comes last, when all else has its name."""
         self._flush()
+        self._flush_keys()
         self._stack.close()
-        index = PartIndex(segments=tuple(self._segments), tally=tally, removed_examples=removed_examples)
+        index = PartIndex(
+            segments=tuple(self._segments),
+            documents_of_keys=tuple(self._documents_of_keys),
+            tally=tally,
+            removed_examples=removed_examples,
+        )
         with writing(self._file.folder):
             with atomic_file(self._file.path(".npy")) as stream:
                 np.save(stream, np.concatenate([np.empty(0, RECORD), *self._records]))
-            for suffix, column in ((".exact", "exact"), (".bands", "bands")):
-                keys = [getattr(some, column) for some in self._keys] or [np.empty(0, np.uint64)]
-                write_records(self._file.path(suffix), np.concatenate(keys))
             write_text(self._file.path(".json"), index.model_dump_json())
         return index
+
+    def _flush_keys(self) -> None:
+        if not self._keys:
+            return
+        number, keys = len(self._documents_of_keys), Keys(*map(np.concatenate, zip(*self._keys, strict=True)))
+        for kind, column in keys._asdict().items():
+            write_records(self._file.path(f".{kind}{number}"), column)
+        self._documents_of_keys.append(len(keys.exact))
+        self._keys = []
 
     def _flush(self) -> None:
         for name, pending in sorted(self._pending.items()):

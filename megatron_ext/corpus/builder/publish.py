@@ -1,7 +1,6 @@
 """The end of a build: counts of everything, and the output in its place."""
 
 import shutil
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,15 +12,25 @@ from megatron_ext.corpus.builder.shards import TRAIN, VALID, Shard, added
 from megatron_ext.corpus.counts import CATEGORIES, FILE_NAME, Corpus, PartCounts, SetCounts
 from megatron_ext.errors import CorpusError
 from megatron_ext.utils.atomic import fsync_directory, write_text
+from megatron_ext.utils.console import get_logger
+
+logger = get_logger(__name__)
 
 
 @dataclass
 class Account:
     """What became of all documents in the first step."""
 
-    tally: Tally = field(default_factory=Tally)
-    documents: Counter[str] = field(default_factory=Counter)  # read, by source
+    sources: dict[str, Tally] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)  # lines of removed/RULE.jsonl
+
+    @property
+    def tally(self) -> Tally:
+        """Of all sources."""
+        total = Tally()
+        for tally in self.sources.values():
+            total.add(tally)
+        return total
 
 
 def take_account(job: Job) -> Account:
@@ -33,16 +42,23 @@ def take_account(job: Job) -> Account:
     account, wanted = Account(), job.manifest.removed_examples
     for part in job.parts:
         index = job.file(part).complete_index()
-        account.tally.add(index.tally)
-        account.documents[part.source.name] += index.tally.documents
+        account.sources.setdefault(part.source.name, Tally()).add(index.tally)
         for rule, lines in index.removed_examples.items():
             examples = account.examples.setdefault(rule, [])
             examples.extend(lines[: wanted - len(examples)])
-    for source in job.manifest.sources:
-        if not account.documents[source.name]:
-            skipped = next(iter(account.tally.skipped.firsts.values()), None)
-            why = f"; bad lines were skipped, such as {skipped}" if skipped else ""
-            raise CorpusError(f"source {source.name}: no documents in its files{why}")
+    for name, tally in account.sources.items():
+        skipped = tally.skipped
+        if not tally.documents:
+            why = (
+                f"; bad lines were skipped, such as {next(iter(skipped.firsts.values()))}"
+                if skipped.total
+                else ""
+            )
+            raise CorpusError(f"source {name}: no documents in its files{why}")
+        for reason, count in skipped.counts.items():
+            logger.warning(
+                "source %s: %s: %d lines skipped; the first: %s", name, reason, count, skipped.firsts[reason]
+            )
     return account
 
 
@@ -57,7 +73,7 @@ def publish(
     removed |= {rule: count for rule, count in decided.removed.items() if count}
     corpus = Corpus(
         sets=tuple(_sets(shards, decided.sources)),
-        documents_read=dict(account.documents),
+        documents_read={name: own.documents for name, own in account.sources.items()},
         skipped=tally.skipped.counts,
         removed=dict(sorted(removed.items())),
         repaired=dict(sorted(tally.repaired.items())),

@@ -31,41 +31,52 @@ def tokenize(
     Raises:
         DataError, TokenizerError, EndedByAnotherRankError: as in `megatron_ext.data.preprocess`.
     """
-    identity = {
-        "type": config.type,
-        "model": config.model,
-        "sha256": build_tokenizer(config.type, config.model).fingerprint,
-    }
-    if corpus.tokenizer == identity and _complete(corpus, folder):
-        logger.info("its sets are tokenized already")
-        return corpus
+    sha256 = build_tokenizer(config.type, config.model).fingerprint
     inputs = {
-        str(folder / "data" / side / one.name): [folder / file for file in part.files]
+        folder / "data" / side / one.name: [folder / file for file in part.files]
         for one in corpus.sets
         for side, part in ((TRAIN, one.train), (VALID, one.valid))
         if part.files
     }
-    settings = EncodeSettings(config.type, config.model, (KEY,), config.append_eod, config.prepend_bos)
-    report = preprocess_sets(inputs, settings, workers=workers, overwrite=overwrite)
-    statistics = {
-        result.prefix.relative_to(folder).as_posix(): result.statistics for result in report.datasets
+    made = {prefix: _statistics(prefix) for prefix in inputs}
+    wanted = (sha256, config.append_eod, config.prepend_bos)
+    todo = {
+        str(prefix): files
+        for prefix, files in inputs.items()
+        if (one := made[prefix]) is None or (one.tokenizer.sha256, one.append_eod, one.prepend_bos) != wanted
     }
-    sets = tuple(_with_tokens(one, statistics) for one in corpus.sets)
-    corpus = corpus.model_copy(update={"sets": sets, "tokenizer": identity})
-    if global_rank() == 0:
-        corpus.write(folder)
-    return corpus
+    if todo:
+        settings = EncodeSettings(config.type, config.model, (KEY,), config.append_eod, config.prepend_bos)
+        preprocess_sets(todo, settings, workers=workers, overwrite=overwrite)
+        made = {prefix: _statistics(prefix) for prefix in inputs}
+    else:
+        logger.info("all sets are tokenized already")
+    sets = tuple(_with_tokens(one, folder, made) for one in corpus.sets)
+    identity = {"type": config.type, "model": config.model, "sha256": sha256}
+    counted = corpus.model_copy(update={"sets": sets, "tokenizer": identity})
+    if global_rank() == 0 and counted != corpus:
+        counted.write(folder)
+    return counted
 
 
-def _complete(corpus: Corpus, folder: Path) -> bool:
-    names = [name for one in corpus.sets for part in (one.train, one.valid) for name in part.datasets]
-    return bool(names) and all(idx_path(folder / name).is_file() for name in names)
+def _dataset(prefix: Path) -> Path:
+    return prefix.with_name(f"{prefix.name}_{KEY}_document")
 
 
-def _with_tokens(counts: SetCounts, statistics: dict[str, DatasetStatistics]) -> SetCounts:
+def _statistics(prefix: Path) -> DatasetStatistics | None:
+    """Those of a complete dataset, which is of the text as it stands: other text goes with its datasets."""
+    dataset = _dataset(prefix)
+    unfinished = dataset.with_name(f".{dataset.name}.parts").exists()
+    return None if unfinished or not idx_path(dataset).exists() else DatasetStatistics.read(dataset)
+
+
+def _with_tokens(counts: SetCounts, folder: Path, made: dict[Path, DatasetStatistics | None]) -> SetCounts:
     def side(name: str, part: PartCounts) -> PartCounts:
-        prefix = f"data/{name}/{counts.name}_{KEY}_document"
-        found = statistics.get(prefix)
-        return part.model_copy(update={"tokens": found.tokens, "datasets": (prefix,)}) if found else part
+        prefix = folder / "data" / name / counts.name
+        statistics = made.get(prefix)
+        if statistics is None:
+            return part
+        datasets = (_dataset(prefix).relative_to(folder).as_posix(),)
+        return part.model_copy(update={"tokens": statistics.tokens, "datasets": datasets})
 
     return counts.model_copy(update={"train": side(TRAIN, counts.train), "valid": side(VALID, counts.valid)})

@@ -46,16 +46,17 @@ def find_duplicates(job: Job) -> list[Candidate]:
 def _outcomes(files: Sequence[PartFile], ends: Sequence[int], config: DuplicatesConfig) -> NDArray[np.int8]:
     """int8 of all documents, in the order in which they were read: `decide.Outcomes`."""
 
-    def records(suffix: str) -> list[RecordFile]:
-        return [RecordFile(file.path(suffix), first) for file, first in zip(files, ends, strict=False)]
+    def records(kind: str) -> list[RecordFile]:
+        of_parts = (file.key_files(kind, first) for file, first in zip(files, ends, strict=False))
+        return [one for of_part in of_parts for one in of_part]
 
-    exact = records(".exact") if config.exact != "off" else []
+    exact = records("exact") if config.exact != "off" else []
     unique = DuplicateClusters(ends[-1])
     unique.join(exact, config.memory_bytes)
     outcomes = unique.copies(rehydrate=config.rehydrate and config.minhash is None).astype(np.int8)
     outcomes[outcomes == 0] = EXACT
     if config.minhash is not None:
-        unique.join(records(".bands"), config.memory_bytes)
+        unique.join(records("bands"), config.memory_bytes)
         copies = unique.copies(rehydrate=config.rehydrate).astype(np.int8)
         outcomes = np.where(copies > 0, copies, np.where(outcomes == EXACT, EXACT, NEAR)).astype(np.int8)
     return outcomes

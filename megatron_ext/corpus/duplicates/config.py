@@ -12,7 +12,7 @@ class MinHashConfig(Section):
 
     Two texts whose shingles have the Jaccard index s share a band with the probability 1 - (1 - s^rows)^bands
     (Leskovec, Rajaraman, Ullman: Mining of Massive Datasets, 3.4.2). Pairs are not verified any further, as in
-    FineWeb2: that would take all rows of every text on disk (16 times what the bands take) to refuse a few pairs
+    FineWeb2: that would take all rows of every text on disk (4 times what the bands take) to refuse a few pairs
     below the threshold.
     """
 

@@ -10,7 +10,7 @@ import pytest
 from corpus_sources import LANGUAGES, read_shard, sample_rows, write_jsonl, write_manifest
 
 from megatron_ext.cli.main import main
-from megatron_ext.corpus.builder import parts, spread
+from megatron_ext.corpus.builder import part_file, parts, spread
 from megatron_ext.corpus.builder.build import BuildReport, build_corpus
 from megatron_ext.corpus.counts import Corpus, PartCounts, SetCounts
 from megatron_ext.corpus.manifest import read_manifest
@@ -96,18 +96,27 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 
 def test_workers_and_parts_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = web(tmp_path, *LANGUAGES)
+    eng = [{"text": text} for text in [*TEXTS["eng"], *TEXTS["fra"][:3]]]
+    again = {
+        "name": "again",
+        "files": str(write_jsonl(tmp_path / "b.jsonl", eng)),
+        "language": {"fixed": "eng"},
+    }
+    sources = [web(tmp_path, *LANGUAGES), again]
+    monkeypatch.setattr(spread, "BYTES_PER_WORKER", 1)
     results = []
     for workers, size in ((1, 32 << 20), (3, 40_000), (1, 9_000)):
         monkeypatch.setattr(parts, "PART_BYTES", size)
-        monkeypatch.setattr(spread, "BYTES_PER_WORKER", 1)
-        report = build(tmp_path, [source], workers=workers, shards={"max_bytes": 10_000}, removed_examples=2)
-        assert report.parts == (1 if size > 1 << 20 else report.parts) > 0
-        (tmp_path / "corpus" / "corpus.json").write_text(
-            report.corpus.model_copy(update={"digest": None}).model_dump_json()
-        )
+        if size == 9_000:
+            monkeypatch.setattr(part_file, "SEGMENT_BYTES", 2_000)
+            monkeypatch.setattr(part_file, "DOCUMENTS_OF_KEYS", 2)
+        report = build(tmp_path, sources, workers=workers, shards={"max_bytes": 10_000}, removed_examples=2)
+        corpus = report.corpus.model_copy(update={"digest": None})
+        (tmp_path / "corpus" / "corpus.json").write_text(corpus.model_dump_json())
         results.append(everything(tmp_path / "corpus"))
         (tmp_path / "corpus").rename(tmp_path / f"{workers}-{size}")
+    assert report.parts > 10
+    assert report.corpus.removed["exact_duplicate"] == len(eng)
     assert results[0] == results[1] == results[2]
     assert any("00001" in name for name in results[0])
 
