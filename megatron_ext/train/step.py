@@ -14,12 +14,12 @@ from megatron.core.utils import get_model_config
 
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.loader import MicroBatch
-from megatron_ext.kernels.attention.context_parallel import own_chunks
-from megatron_ext.kernels.attention.documents import Documents
 from megatron_ext.observe.profile import update_mark
 from megatron_ext.optim.optimizer import set_learning_rate, step
 from megatron_ext.optim.schedule import learning_rate
+from megatron_ext.train.device_batch import DeviceBatch, transfer
 from megatron_ext.train.gradients import finalize_gradients
+from megatron_ext.train.graphs import StepGraphs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +40,13 @@ class StepOutcome:
     skipped: bool
 
 
-def connect_schedule(model: list[DistributedDataParallel], optimizer: MegatronOptimizer) -> None:
+def connect_schedule(
+    model: list[DistributedDataParallel], optimizer: MegatronOptimizer, graphs: StepGraphs | None = None
+) -> None:
     """Tell megatron-core's schedule how gradients are scaled, reduced and overlapped."""
     config, settings = get_model_config(model[0]), model[0].ddp_config
     config.finalize_model_grads_func = finalize_gradients
-    config.grad_scale_func = optimizer.scale_loss
+    config.grad_scale_func = optimizer.scale_loss if graphs is None else graphs.scale_loss
     interleaved = len(model) > 1  # then the schedule takes one function for each chunk, else one alone
     if settings.overlap_grad_reduce:
         config.no_sync_func = [chunk.no_sync for chunk in model] if interleaved else model[0].no_sync
@@ -59,6 +61,8 @@ def train_step(
     optimizer: MegatronOptimizer,
     micro_batches: list[MicroBatch],
     update_number: int,
+    *,
+    graphs: StepGraphs | None = None,
 ) -> StepOutcome:
     """Forward and backward over the micro-batches, reduce, clip, update.
 
@@ -68,13 +72,18 @@ def train_step(
         optimizer: its optimizer.
         micro_batches: this data-parallel rank's share of one global batch.
         update_number: of this update of the weights, from 1: what the learning rate depends on.
+        graphs: those the model was connected with, where its passes are recorded.
     """
     rate = learning_rate(config.optimizer, config.training.train_iters, update_number)
     set_learning_rate(optimizer, rate, config.optimizer.weight_decay)
     for chunk in model:
         chunk.zero_grad_buffer()
     optimizer.zero_grad()
-    reports = _run_schedule(model, micro_batches, _training_loss, forward_only=False)
+    passes = partial(_run_schedule, model, _training_loss, forward_only=False)
+    if graphs is None:
+        reports = passes(_on_device(model, micro_batches))
+    else:
+        reports = graphs.run(micro_batches, optimizer.get_loss_scale(), passes)
     with update_mark():
         update = step(optimizer, config.optimizer.clip_grad)
     loss = torch.stack(reports).sum(dim=0) if reports and reports_loss() else None
@@ -91,10 +100,10 @@ def validation_step(
         float64 [num_datasets, 2], zeros on processes that do not report.
     """
     totals = _zeros(model, num_datasets, 2)
-    reports = _run_schedule(model, micro_batches, _loss_by_row, forward_only=True)
+    reports = _run_schedule(model, _loss_by_row, _on_device(model, micro_batches), forward_only=True)
     if reports and reports_loss():
         for micro_batch, rows in zip(micro_batches, reports, strict=True):
-            owner = _transfer(micro_batch.dataset_index, totals.device)
+            owner = transfer(micro_batch.dataset_index, totals.device)
             real = owner >= 0
             totals.index_add_(0, owner[real], rows[real])
     return totals
@@ -108,25 +117,26 @@ def reports_loss() -> bool:
 
 def _run_schedule(
     model: list[DistributedDataParallel],
-    micro_batches: list[MicroBatch],
     loss_function: Any,
+    batches: list[DeviceBatch],
     *,
     forward_only: bool,
 ) -> list[torch.Tensor]:
-    rows, width = micro_batches[0].tokens.shape
-    device = _device(model)
+    """megatron-core's schedule over the micro-batches; what ``loss_function`` reports of each."""
+    rows, width = batches[0].tokens.shape
 
-    def forward(batches: Iterator[MicroBatch], stage: Any) -> tuple[torch.Tensor, Any]:
-        inputs, labels, loss_mask, documents = _to_device(next(batches), device)
+    def forward(following: Iterator[DeviceBatch], stage: Any) -> tuple[torch.Tensor, Any]:
+        batch = next(following)
+        inputs, labels, loss_mask = batch.model_input()
         # RoPE counts positions itself, so the embedding needs none.
-        losses = stage(inputs, None, None, labels=labels, packed_seq_params=documents)
+        losses = stage(inputs, None, None, labels=labels, packed_seq_params=batch.documents)
         return losses, partial(loss_function, loss_mask)
 
     reports: list[torch.Tensor] = get_forward_backward_func()(
         forward_step_func=forward,
-        data_iterator=[iter(micro_batches) for _ in model],
+        data_iterator=[iter(batches) for _ in model],
         model=model,
-        num_microbatches=len(micro_batches),
+        num_microbatches=len(batches),
         seq_length=width - 1,
         micro_batch_size=rows,
         forward_only=forward_only,
@@ -134,29 +144,9 @@ def _run_schedule(
     return reports
 
 
-def _to_device(
-    batch: MicroBatch, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, Documents | None]:
-    """Inputs and labels int64 [rows, seq], loss mask [rows, seq] and documents; widened on the device.
-
-    Under context parallelism, seq is this process's part of the rows; documents are those of the whole rows.
-    """
-    tokens = _transfer(batch.tokens, device).long()
-    starts, seq_length = batch.cu_seqlens, tokens.shape[1] - 1
-    return (
-        _own_part(tokens[:, :-1]),
-        _own_part(tokens[:, 1:]),
-        None if batch.loss_mask is None else _own_part(_transfer(batch.loss_mask, device)),
-        None if starts is None else Documents.on_device(starts, seq_length, device),
-    )
-
-
-def _own_part(rows: torch.Tensor) -> torch.Tensor:
-    """Contiguous [rows, seq / C] of [rows, seq], for C context-parallel processes."""
-    size = parallel_state.get_context_parallel_world_size()
-    if size == 1:
-        return rows.contiguous()
-    return own_chunks(rows, 1, parallel_state.get_context_parallel_rank(), size)
+def _on_device(model: list[DistributedDataParallel], micro_batches: list[MicroBatch]) -> list[DeviceBatch]:
+    device = _device(model)
+    return [DeviceBatch.of(batch, device) for batch in micro_batches]
 
 
 def _device(model: list[DistributedDataParallel]) -> torch.device:
@@ -166,12 +156,6 @@ def _device(model: list[DistributedDataParallel]) -> torch.device:
 
 def _zeros(model: list[DistributedDataParallel], *shape: int) -> torch.Tensor:
     return torch.zeros(*shape, dtype=torch.float64, device=_device(model))
-
-
-def _transfer(array: Any, device: torch.device) -> torch.Tensor:
-    host = torch.from_numpy(array)
-    # From pageable memory a copy of more than 64 KiB would wait for all that is queued.
-    return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
 
 
 def _training_loss(

@@ -16,6 +16,7 @@ from megatron_ext.data.preprocess import preprocess
 
 FULL, SELECTIVE = "parallel.recompute_granularity=full", "parallel.recompute_granularity=selective"
 BLOCK, BOTH_PARTS = "parallel.recompute_method=block", "parallel.recompute_modules=[core_attn,mlp]"
+GRAPHS = "kernels.cuda_graphs=true"
 TWO_LAYERS, THREE_LAYERS = "parallel.recompute_num_layers=2", "parallel.recompute_num_layers=3"
 
 REFERENCES = [Case("TP1", variant=name) for name in ("plain", "documents", "tied", "random")]
@@ -174,15 +175,31 @@ def test_bf16_follows_fp32(runs: Runs, case: Case) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_gpu_follows_the_cpu(world: World, single: Finished, tmp_path: Path) -> None:
-    run = launch(world, tmp_path, "device=cuda")
+@pytest.mark.parametrize("overrides", [(), (GRAPHS,), (GRAPHS, FULL)])
+def test_a_gpu_follows_the_cpu(
+    world: World, single: Finished, tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    run = launch(world, tmp_path, "device=cuda", *overrides)
     np.testing.assert_allclose(run.column("lm_loss"), single.column("lm_loss"), rtol=0, atol=1e-3)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
-@pytest.mark.parametrize("layout", ["TP2 SP", "PP2 VPP2", "DP2 distributed overlapped", "CP2"])
-def test_two_gpus_follow_the_cpu(world: World, single: Finished, tmp_path: Path, layout: str) -> None:
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("TP2 SP"),
+        Case("PP2 VPP2"),
+        Case("DP2 distributed overlapped"),
+        Case("CP2"),
+        Case("TP2 SP", (GRAPHS,)),
+        Case("PP2", (GRAPHS,)),
+        Case("DP2 distributed overlapped", (GRAPHS, "parallel.overlap_param_gather=false")),
+        Case("CP2", (GRAPHS,)),
+    ],
+    ids=lambda case: case.name,
+)
+def test_two_gpus_follow_the_cpu(world: World, single: Finished, tmp_path: Path, case: Case) -> None:
     """The paths that only NCCL takes: sends one by one between interleaved stages, gathering on a stream of its own."""
-    run = launch(world, tmp_path, "device=cuda", *Case(layout).settings(), processes=2)
+    run = launch(world, tmp_path, "device=cuda", *case.settings(), processes=2)
     np.testing.assert_allclose(run.column("lm_loss"), single.column("lm_loss"), rtol=0, atol=1e-3)
