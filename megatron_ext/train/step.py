@@ -84,9 +84,10 @@ def train_step(
     for chunk in model:
         chunk.zero_grad_buffer()
     optimizer.zero_grad()
-    row_losses, row_sets = _run_schedule(model, micro_batches, forward_only=False)
+    reports = _run_schedule(model, micro_batches, forward_only=False)
     with update_mark():
         update = step(optimizer, config.optimizer.clip_grad)
+    row_losses, row_sets = _rows(reports, micro_batches, _device(model))
     return StepOutcome(row_losses, row_sets, update.grad_norm, rate, not update.applied)
 
 
@@ -100,7 +101,8 @@ def validation_step(
         float64 [num_datasets, 2], zeros on processes that do not report.
     """
     totals = torch.zeros(num_datasets, 2, dtype=torch.float64, device=_device(model))
-    add_by_set(totals, *_run_schedule(model, micro_batches, forward_only=True))
+    reports = _run_schedule(model, micro_batches, forward_only=True)
+    add_by_set(totals, *_rows(reports, micro_batches, totals.device))
     return totals
 
 
@@ -128,8 +130,7 @@ def _run_schedule(
     micro_batches: list[MicroBatch],
     *,
     forward_only: bool,
-) -> tuple[torch.Tensor, NDArray[np.int32]]:
-    """``row_losses`` and ``row_sets`` of :class:`StepOutcome`."""
+) -> list[torch.Tensor]:
     rows, width = micro_batches[0].tokens.shape
     device = _device(model)
 
@@ -148,6 +149,13 @@ def _run_schedule(
         micro_batch_size=rows,
         forward_only=forward_only,
     )
+    return reports
+
+
+def _rows(
+    reports: list[torch.Tensor], micro_batches: list[MicroBatch], device: torch.device
+) -> tuple[torch.Tensor, NDArray[np.int32]]:
+    """``row_losses`` and ``row_sets`` of :class:`StepOutcome`, from the report of each micro-batch."""
     if not reports or not reports_loss():
         return torch.zeros(0, 2, dtype=torch.float64, device=device), np.zeros(0, dtype=np.int32)
     return torch.cat(reports), np.concatenate([batch.dataset_index for batch in micro_batches])
