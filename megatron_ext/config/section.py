@@ -9,6 +9,7 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Amount = Annotated[float, Field(ge=0)]
 Alpha = Annotated[float, Field(gt=0, le=1)]
+GroupName = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):

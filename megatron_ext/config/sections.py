@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from megatron_ext.config.batch_size import BatchSizes
-from megatron_ext.config.section import Alpha, Amount, NonNegativeInt, PositiveInt, Section
+from megatron_ext.config.section import Alpha, Amount, GroupName, NonNegativeInt, PositiveInt, Section
 from megatron_ext.config.section_optimizer import OptimizerConfig
 from megatron_ext.config.section_rope import RopeScalingConfig
 
@@ -173,6 +173,11 @@ class DatasetConfig(Section):
     samples: Amount | None = Field(
         default=None, description="samples of seq_length to read; scaled to the length of the run"
     )
+    groups: dict[GroupName, GroupName] = Field(
+        default={},
+        description="what metrics count these sets under, such as {label: eng_Latn, tier: high, category: mono}: "
+        "dimensions and values of your choice; label defaults to a set's name",
+    )
 
     @property
     def amounts(self) -> dict[str, float]:
@@ -308,8 +313,18 @@ class LoggingConfig(Section):
     """What a run says and where."""
 
     log_interval: PositiveInt = 10
+    per_label: bool | None = Field(
+        default=None,
+        description="loss and tokens of each label in metrics.jsonl; default: where data has groups",
+    )
+    label_interval: PositiveInt = Field(
+        default=1, description="training records from one with labels to the next; saves end an interval too"
+    )
     tensorboard: bool = Field(default=False, description="event files under <run_dir>/tensorboard")
     wandb_project: str | None = None
+    track_labels: bool = Field(
+        default=False, description="labels in TensorBoard and W&B too, beside the other groups"
+    )
     peak_tflops: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="peak of one device for MFU, in TFLOP/s; default: looked up by device name"
     )

@@ -37,6 +37,7 @@ class BlendedDataset:
 
     Attributes:
         names: of the sets; positions in it are what ``dataset_index`` of a batch holds.
+        groups: of each set, value by dimension.
         stages: the first one, then the later ones.
         samples_per_epoch: int64 [sets], windows that read every token of a set once.
         num_samples: windows that read every token of every set once.
@@ -59,6 +60,7 @@ class BlendedDataset:
         later_stages: Sequence[Stage] = (),
     ) -> None:
         self.names = tuple(tokens.name for tokens in sets)
+        self.groups = tuple(tokens.groups for tokens in sets)
         once = normalised(weights)
         # megatron-core normalises in its builder and again in its BlendedDataset; the second time may move a
         # bit.
@@ -156,6 +158,7 @@ class ValidationDataset:
 
     Attributes:
         names: of the sets.
+        groups: of each set, value by dimension.
         statistics: of each set's whole file, None where it has none.
         windows_per_set: int64 [sets].
         num_windows: of all sets.
@@ -164,6 +167,7 @@ class ValidationDataset:
 
     def __init__(self, sets: Sequence[TokenSet], *, seq_length: int, rules: DocumentRules) -> None:
         self.names = tuple(tokens.name for tokens in sets)
+        self.groups = tuple(tokens.groups for tokens in sets)
         self.statistics: tuple[DatasetStatistics | None, ...] = tuple(tokens.statistics for tokens in sets)
         self.rules = rules
         self.seq_length = seq_length

@@ -1,5 +1,6 @@
 """From the ``data`` section of a run to what it trains on and what it validates on."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -130,8 +131,23 @@ def _held_out(config: DataConfig, train: Sequence[TokenSet], opener: SetOpener) 
 
 
 def _union(lists: Mapping[str, list[Entry]]) -> list[TokenSet]:
-    """Every set once, in the order of its first mention."""
-    return list({tokens.name: tokens for entries in lists.values() for tokens in sets_of(entries)}.values())
+    """Every set once, in the order of its first mention, with the groups that any mention gives it.
+
+    Raises:
+        DataError: two mentions give it different ones.
+    """
+    found: dict[str, TokenSet] = {}
+    for entry in itertools.chain.from_iterable(lists.values()):
+        for tokens in entry.sets:
+            known = found.setdefault(tokens.name, tokens)
+            if not known.groups:
+                found[tokens.name] = tokens
+            elif tokens.groups and tokens.groups != known.groups:
+                raise DataError(
+                    f"{entry.key}.groups: {tokens.name} has {dict(tokens.groups)} here and {dict(known.groups)} in "
+                    "an earlier list; a set has the same groups in all stages"
+                )
+    return list(found.values())
 
 
 def _over_all(sets: Sequence[TokenSet], mix: Mix) -> NDArray[np.float64]:

@@ -77,16 +77,24 @@ class TrainLoader:
         return _prefetched(reader.next_batch, self.prefetch_batches)
 
     def position(self, consumed_samples: int) -> DataPosition:
-        """What a checkpoint keeps of a position; ``batches`` is ahead of it and is left alone.
+        """What a checkpoint keeps of a position."""
+        return self.dataset.position(self._at(consumed_samples))
 
-        A blend of its own follows what is consumed: it draws what came since the last call, some 30 ms for a
-        million samples.
+    def consumed_by_set(self, consumed_samples: int) -> NDArray[np.int64]:
+        """Samples of each set among the first ``consumed_samples`` of the blend, int64 [sets]."""
+        counters = self._at(consumed_samples).counters()
+        return counters.before + counters.drawn
+
+    def _at(self, consumed_samples: int) -> StagedBlend:
+        """The blend at a position; the one that ``batches`` draws from is ahead of it and is left alone.
+
+        It follows what is consumed by drawing what came since the last call, some 30 ms for a million samples.
         """
         if self._consumed is None:
             start = 0 if self.saved is None else self.saved.consumed_samples
             self._consumed = self.dataset.blend(start, self.saved)
         self._consumed.seek(consumed_samples)
-        return self.dataset.position(self._consumed)
+        return self._consumed
 
 
 class _Reader:

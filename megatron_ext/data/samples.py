@@ -13,7 +13,8 @@ other weights, is another order. Its arrays take 4 bytes a document and 12 a sam
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,14 @@ SEPARATE_FINAL_EPOCH_BELOW = 0.80
 
 @dataclass(frozen=True)
 class TokenSet:
-    """Sequences ``first_sequence`` to ``end_sequence`` (exclusive) of a dataset, and its name in metrics."""
+    """Sequences ``first_sequence`` to ``end_sequence`` (exclusive) of a dataset, its name and groups in metrics."""
 
     name: str
     dataset: IndexedDataset
     first_sequence: int
     end_sequence: int
     statistics: DatasetStatistics | None
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def num_tokens(self) -> int:

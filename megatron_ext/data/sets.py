@@ -53,13 +53,17 @@ class SetOpener:
         names = _names(dict.fromkeys(p for found in prefixes.values() for one in found for p in one))
         return {
             key: [
-                Entry(f"{key}[{i}]", entry, tuple(self._open(prefix, names[prefix]) for prefix in found))
+                Entry(
+                    f"{key}[{i}]",
+                    entry,
+                    tuple(self._open(prefix, names[prefix], entry.groups) for prefix in found),
+                )
                 for i, (entry, found) in enumerate(zip(entries, prefixes[key], strict=True))
             ]
             for key, entries in lists.items()
         }
 
-    def _open(self, prefix: Path, name: str) -> TokenSet:
+    def _open(self, prefix: Path, name: str, groups: Mapping[str, str]) -> TokenSet:
         if prefix not in self.opened:
             if not bin_path(prefix).exists():
                 raise DataError(
@@ -68,7 +72,7 @@ class SetOpener:
             self.opened[prefix] = IndexedDataset(prefix)
             self.statistics[prefix] = DatasetStatistics.read(prefix)
         dataset = self.opened[prefix]
-        return TokenSet(name, dataset, 0, dataset.num_sequences, self.statistics[prefix])
+        return TokenSet(name, dataset, 0, dataset.num_sequences, self.statistics[prefix], groups)
 
 
 def sets_of(entries: Iterable[Entry]) -> list[TokenSet]:

@@ -10,10 +10,13 @@ from typing import Any, Protocol
 
 from megatron_ext.config.sections import LoggingConfig
 from megatron_ext.errors import DataError, MissingDependencyError
+from megatron_ext.observe.groups import LABEL
 from megatron_ext.utils.atomic import write_text
 from megatron_ext.utils.console import console
 
 Record = Mapping[str, object]
+SHOWN = 8
+"""Values of a dimension on the console: those with the most tokens."""
 
 
 class Sink(Protocol):
@@ -40,22 +43,23 @@ def build_sinks(config: LoggingConfig, run_dir: Path, resumed_iteration: int, tr
     """
     sinks: list[Sink] = []
     if config.tensorboard:
-        sinks.append(TensorBoardSink(run_dir / "tensorboard", resumed_iteration))
+        sinks.append(TensorBoardSink(run_dir / "tensorboard", resumed_iteration, config.track_labels))
     if config.wandb_project is not None:
-        sinks.append(WandbSink(config.wandb_project, run_dir, resumed_iteration))
+        sinks.append(WandbSink(config.wandb_project, run_dir, resumed_iteration, config.track_labels))
     return [ConsoleSink(train_iters), JsonlSink(run_dir / "metrics.jsonl", resumed_iteration), *sinks]
 
 
 class ConsoleSink:
-    """One readable line for each record."""
+    """One readable line for each record, and one for each dimension of its groups but labels."""
 
     def __init__(self, train_iters: int) -> None:
         self.train_iters = train_iters
 
     def write(self, record: Record) -> None:
-        """Print the record's line."""
+        """Print the record's lines."""
         line = train_line if record["kind"] == "train" else validation_line
-        console.print(line(record, self.train_iters), highlight=False, markup=False)
+        for text in (line(record, self.train_iters), *group_lines(record)):
+            console.print(text, highlight=False, markup=False)
 
     def close(self) -> None:
         """Nothing is left to write."""
@@ -88,6 +92,18 @@ def validation_line(record: Mapping[str, Any], train_iters: int) -> str:
     if record["bits_per_byte"] is not None:
         parts.append(f"{record['bits_per_byte']:.4f} bits per byte")
     return " | ".join([*parts, f"{record['tokens']:,} tokens of {len(record['per_dataset']):,} sets"])
+
+
+def group_lines(record: Mapping[str, Any]) -> list[str]:
+    """The losses of a record's groups for people; labels are too many."""
+    lines = []
+    for dimension, scores in record.get("per_group", {}).items():
+        if dimension != LABEL:
+            shown = sorted(scores, key=lambda value: -scores[value]["tokens"])[:SHOWN]
+            losses = [f"{value} {score['lm_loss']:.4f}" for value, score in scores.items() if value in shown]
+            more = [f"and {len(scores) - SHOWN} more"] if len(scores) > SHOWN else []
+            lines.append(f"  loss by {dimension}: {', '.join(losses + more)}")
+    return lines
 
 
 def format_duration(seconds: float) -> str:
@@ -155,14 +171,20 @@ def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def scalars(record: Record) -> dict[str, float]:
-    """A record's numbers under flat names, such as ``train/lm_loss`` and ``validation/eng_Latn/lm_loss``."""
+def scalars(record: Mapping[str, Any], *, labels: bool = False) -> dict[str, float]:
+    """A record's numbers under flat names.
+
+    Such as ``train/lm_loss``, ``train_tier/high/lm_loss`` and ``validation/eng_Latn/lm_loss``; ``train_label/…`` only
+    if ``labels`` are asked for.
+    """
     prefix = str(record["kind"])
-    numbers = _numbers(prefix, {key: value for key, value in record.items() if key != "per_dataset"})
-    per_dataset = record.get("per_dataset", {})
-    if isinstance(per_dataset, Mapping):
-        for name, score in per_dataset.items():
-            numbers |= _numbers(f"{prefix}/{name}", score)
+    numbers = _numbers(prefix, record)
+    for name, score in record.get("per_dataset", {}).items():
+        numbers |= _numbers(f"{prefix}/{name}", score)
+    for dimension, scores in record.get("per_group", {}).items():
+        if labels or dimension != LABEL:
+            for value, score in scores.items():
+                numbers |= _numbers(f"{prefix}_{dimension}/{value}", score)
     return numbers
 
 
@@ -173,20 +195,21 @@ def _numbers(prefix: str, values: Record) -> dict[str, float]:
 class TensorBoardSink:
     """Event files for TensorBoard, one scalar for each number of a record."""
 
-    def __init__(self, folder: Path, resumed_iteration: int) -> None:
+    def __init__(self, folder: Path, resumed_iteration: int, labels: bool = False) -> None:
         try:
             tensorboard = importlib.import_module("torch.utils.tensorboard")
         except ImportError as error:
             raise MissingDependencyError(
                 "tensorboard", "write TensorBoard files (logging.tensorboard)", "pip install tensorboard"
             ) from error
+        self._labels = labels
         # purge_step hides what an earlier process wrote from that step on, and this one will write again.
         purge_step = resumed_iteration + 1 if resumed_iteration else 0
         self._writer = tensorboard.SummaryWriter(str(folder), purge_step=purge_step)
 
     def write(self, record: Record) -> None:
         """Add the record's numbers at its iteration."""
-        for name, number in scalars(record).items():
+        for name, number in scalars(record, labels=self._labels).items():
             self._writer.add_scalar(name, number, global_step=record["iteration"])
 
     def close(self) -> None:
@@ -197,13 +220,14 @@ class TensorBoardSink:
 class WandbSink:
     """A run in Weights & Biases, named after the run folder; resuming goes on with the same run."""
 
-    def __init__(self, project: str, run_dir: Path, resumed_iteration: int) -> None:
+    def __init__(self, project: str, run_dir: Path, resumed_iteration: int, labels: bool = False) -> None:
         try:
             wandb = importlib.import_module("wandb")
         except ImportError as error:
             raise MissingDependencyError(
                 "wandb", "log to Weights & Biases (logging.wandb_project)", "pip install wandb"
             ) from error
+        self._labels = labels
         id_file = run_dir / "wandb_id"
         if resumed_iteration == 0 or not id_file.exists():
             write_text(id_file, uuid.uuid4().hex)
@@ -219,7 +243,7 @@ class WandbSink:
 
     def write(self, record: Record) -> None:
         """Log the record's numbers."""
-        self._run.log({"iteration": record["iteration"], **scalars(record)})
+        self._run.log({"iteration": record["iteration"], **scalars(record, labels=self._labels)})
 
     def close(self) -> None:
         """Finish the run."""

@@ -15,9 +15,11 @@ from megatron_ext.data.blend import ValidationDataset
 from megatron_ext.data.build import Datasets
 from megatron_ext.errors import ConversionError, TrainingError
 from megatron_ext.model.flops import flops_per_token
-from megatron_ext.observe.metrics import TrainRecord
+from megatron_ext.observe.groups import group_sets
+from megatron_ext.observe.metrics import GroupLoss, TrainRecord
 from megatron_ext.observe.throughput import FULL_ATTENTION, Throughput, peak_tflops
 from megatron_ext.train.checkpoints import save
+from megatron_ext.train.group_losses import GroupLosses
 from megatron_ext.train.run import Hook, Run
 from megatron_ext.train.state import TrainState
 from megatron_ext.train.step import StepOutcome
@@ -33,9 +35,12 @@ def build_hooks(config: RunConfig, backend: Backend, datasets: Datasets) -> tupl
         peak_tflops=config.logging.peak_tflops
         or peak_tflops(backend.device_name(), config.training.precision),
     )
+    train = datasets.train
+    groups = group_sets(train.names, train.groups, per_label=config.logging.per_label)
+    log = LogHook(throughput, GroupLosses(groups, len(train.names), backend.device))
     validation: tuple[Hook, ...] = () if datasets.valid is None else (ValidationHook(datasets.valid),)
     export: tuple[Hook, ...] = (ExportHook(),) if config.checkpoint.export_hf else ()
-    return (LogHook(throughput), *validation, SaveHook(), *export)
+    return (log, *validation, SaveHook(), *export)
 
 
 class LogHook:
@@ -44,8 +49,8 @@ class LogHook:
     It is the only place where a step is waited for.
     """
 
-    def __init__(self, throughput: Throughput) -> None:
-        self.throughput = throughput
+    def __init__(self, throughput: Throughput, group_losses: GroupLosses) -> None:
+        self.throughput, self.group_losses = throughput, group_losses
         self.last_iteration = self.last_tokens = 0
 
     def before_training(self, run: Run, state: TrainState) -> None:
@@ -56,14 +61,16 @@ class LogHook:
 
     def after_step(self, run: Run, state: TrainState, outcome: StepOutcome) -> None:
         """Log where an interval ends, and before every save: what has diverged must not replace what is good."""
+        self.group_losses.add(outcome)
         interval, saves = run.config.logging.log_interval, run.config.checkpoint.save_interval
         before_save = saves is not None and state.iteration % saves == 0
         if state.iteration % interval and not before_save and not run.reached_end(state):
             return
-        asked = torch.tensor([float(run.stop.requested)], dtype=torch.float64, device=outcome.loss.device)
-        totals = torch.cat([outcome.loss, asked])
+        loss = outcome.loss
+        asked = torch.tensor([float(run.stop.requested)], dtype=torch.float64, device=loss.device)
+        totals = torch.cat([loss, asked, self.group_losses.take()])
         dist.all_reduce(totals)
-        loss_sum, num_tokens, stops = totals.tolist()
+        loss_sum, num_tokens, stops, *by_set = totals.tolist()
         if not math.isfinite(loss_sum):
             raise TrainingError(
                 f"the loss is {loss_sum} at iteration {state.iteration}: training has diverged and stops before it "
@@ -83,12 +90,28 @@ class LogHook:
             grad_norm=float(outcome.grad_norm),
             learning_rate=outcome.learning_rate,
             **dataclasses.asdict(speed),
+            per_group=self._per_group(run, state, by_set, before_save=before_save),
         )
         self.last_iteration, self.last_tokens = state.iteration, state.consumed_tokens
         run.write(record.to_dict())
 
     def after_training(self, run: Run, state: TrainState) -> None:
         """Nothing is left: the last step was logged."""
+
+    def _per_group(
+        self, run: Run, state: TrainState, by_set: list[float], *, before_save: bool
+    ) -> dict[str, dict[str, GroupLoss]]:
+        """Labels every ``label_interval`` records and before every save: what is added up would not survive a stop."""
+        if not run.sinks or not self.group_losses.groups:
+            return {}
+        logging = run.config.logging
+        due = state.iteration % (logging.log_interval * logging.label_interval) == 0
+        consumed = run.train_loader.consumed_by_set(state.consumed_samples)
+        return self.group_losses.scores(
+            by_set,
+            consumed * run.config.training.seq_length,
+            with_labels=due or before_save or run.reached_end(state),
+        )
 
 
 class ValidationHook:

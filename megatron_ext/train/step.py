@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel
 from megatron.core.optimizer import MegatronOptimizer
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.utils import get_model_config
+from numpy.typing import NDArray
 
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.loader import MicroBatch
@@ -27,17 +29,25 @@ class StepOutcome:
     """What a step leaves on its device, nothing waited for.
 
     Attributes:
-        loss: float64 [2], Σ loss in nats and Σ tokens it is over, for this data-parallel rank; zeros on processes that
-            do not report it, so that a sum over all processes counts each token once.
+        row_losses: float64 [rows, 2], Σ loss in nats and Σ tokens it is over, of each row that this process reports (of
+            its part of the row, under context parallelism); no rows on processes that report none, so that a sum over
+            all processes counts each token once.
+        row_sets: int32 [rows] on the host, the set each of them is from.
         grad_norm: float64 [], L2 norm over all gradients before clipping, equal on every rank.
         learning_rate: what the step used.
         skipped: whether gradients overflowed in fp16, and the weights are as before.
     """
 
-    loss: torch.Tensor
+    row_losses: torch.Tensor
+    row_sets: NDArray[np.int32]
     grad_norm: torch.Tensor
     learning_rate: float
     skipped: bool
+
+    @property
+    def loss(self) -> torch.Tensor:
+        """float64 [2], Σ loss and Σ tokens of all rows of this process."""
+        return self.row_losses.sum(dim=0)
 
 
 def connect_schedule(
@@ -79,15 +89,15 @@ def train_step(
     for chunk in model:
         chunk.zero_grad_buffer()
     optimizer.zero_grad()
-    passes = partial(_run_schedule, model, _training_loss, forward_only=False)
+    passes = partial(_run_schedule, model, forward_only=False)
     if graphs is None:
         reports = passes(_on_device(model, micro_batches))
     else:
         reports = graphs.run(micro_batches, optimizer.get_loss_scale(), passes)
     with update_mark():
         update = step(optimizer, config.optimizer.clip_grad)
-    loss = torch.stack(reports).sum(dim=0) if reports and reports_loss() else None
-    return StepOutcome(_zeros(model, 2) if loss is None else loss, update.grad_norm, rate, not update.applied)
+    row_losses, row_sets = _rows(reports, micro_batches, _device(model))
+    return StepOutcome(row_losses, row_sets, update.grad_norm, rate, not update.applied)
 
 
 @torch.no_grad()  # megatron-core's forward-only schedule builds the graph of every micro-batch and keeps it
@@ -99,14 +109,23 @@ def validation_step(
     Returns:
         float64 [num_datasets, 2], zeros on processes that do not report.
     """
-    totals = _zeros(model, num_datasets, 2)
-    reports = _run_schedule(model, _loss_by_row, _on_device(model, micro_batches), forward_only=True)
-    if reports and reports_loss():
-        for micro_batch, rows in zip(micro_batches, reports, strict=True):
-            owner = transfer(micro_batch.dataset_index, totals.device)
-            real = owner >= 0
-            totals.index_add_(0, owner[real], rows[real])
+    totals = torch.zeros(num_datasets, 2, dtype=torch.float64, device=_device(model))
+    reports = _run_schedule(model, _on_device(model, micro_batches), forward_only=True)
+    add_by_set(totals, *_rows(reports, micro_batches, totals.device))
     return totals
+
+
+def add_by_set(totals: torch.Tensor, row_losses: torch.Tensor, row_sets: NDArray[np.int32]) -> None:
+    """Add the reports of rows to ``totals`` of their sets, float64 [sets, 2]; nothing is waited for.
+
+    Rows are as in :class:`StepOutcome`; filler rows, of set -1, count nowhere.
+    """
+    real = np.flatnonzero(row_sets >= 0)
+    if len(real) == 0:
+        return
+    if len(real) < len(row_sets):
+        row_losses, row_sets = row_losses[transfer(real, totals.device)], row_sets[real]
+    totals.index_add_(0, transfer(row_sets, totals.device), row_losses)
 
 
 def reports_loss() -> bool:
@@ -117,12 +136,11 @@ def reports_loss() -> bool:
 
 def _run_schedule(
     model: list[DistributedDataParallel],
-    loss_function: Any,
     batches: list[DeviceBatch],
     *,
     forward_only: bool,
 ) -> list[torch.Tensor]:
-    """megatron-core's schedule over the micro-batches; what ``loss_function`` reports of each."""
+    """megatron-core's schedule over the micro-batches; the loss of each one's rows."""
     rows, width = batches[0].tokens.shape
 
     def forward(following: Iterator[DeviceBatch], stage: Any) -> tuple[torch.Tensor, Any]:
@@ -130,7 +148,7 @@ def _run_schedule(
         inputs, labels, loss_mask = batch.model_input()
         # RoPE counts positions itself, so the embedding needs none.
         losses = stage(inputs, None, None, labels=labels, packed_seq_params=batch.documents)
-        return losses, partial(loss_function, loss_mask)
+        return losses, partial(_loss_by_row, loss_mask)
 
     reports: list[torch.Tensor] = get_forward_backward_func()(
         forward_step_func=forward,
@@ -149,30 +167,31 @@ def _on_device(model: list[DistributedDataParallel], micro_batches: list[MicroBa
     return [DeviceBatch.of(batch, device) for batch in micro_batches]
 
 
+def _rows(
+    reports: list[torch.Tensor], micro_batches: list[MicroBatch], device: torch.device
+) -> tuple[torch.Tensor, NDArray[np.int32]]:
+    """``row_losses`` and ``row_sets`` of :class:`StepOutcome`, from the report of each micro-batch."""
+    if not reports or not reports_loss():
+        return torch.zeros(0, 2, dtype=torch.float64, device=device), np.zeros(0, dtype=np.int32)
+    return torch.cat(reports), np.concatenate([batch.dataset_index for batch in micro_batches])
+
+
 def _device(model: list[DistributedDataParallel]) -> torch.device:
     device: torch.device = next(model[0].parameters()).device
     return device
 
 
-def _zeros(model: list[DistributedDataParallel], *shape: int) -> torch.Tensor:
-    return torch.zeros(*shape, dtype=torch.float64, device=_device(model))
-
-
-def _training_loss(
-    loss_mask: torch.Tensor | None, losses: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Σ loss (differentiated), number of tokens, and the report of both, from the loss of each token [rows, seq]."""
-    losses = losses.float() if loss_mask is None else losses.float() * loss_mask
-    loss_sum = losses.sum()
-    num_tokens = losses.new_full((), losses.numel()) if loss_mask is None else loss_mask.sum()
-    report = torch.stack([loss_sum.detach().double(), num_tokens.double()])
-    return loss_sum, num_tokens.to(torch.int32), report
-
-
 def _loss_by_row(
     loss_mask: torch.Tensor | None, losses: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As above, with the report kept apart for each row: float64 [rows, 2]."""
-    mask = torch.ones_like(losses) if loss_mask is None else loss_mask
-    by_row = torch.stack([(losses.double() * mask).sum(dim=1), mask.sum(dim=1).double()], dim=1)
-    return by_row[:, 0].sum(), mask.sum().to(torch.int32), by_row
+    """Σ loss (differentiated), number of tokens, and the report of both for each row, from the loss of each token.
+
+    Losses are [rows, seq], the report is float64 [rows, 2].
+    """
+    losses = losses.float() if loss_mask is None else losses.float() * loss_mask
+    row_losses = losses.sum(dim=1, dtype=torch.float64)
+    row_tokens = (
+        row_losses.new_full((len(losses),), losses.shape[1]) if loss_mask is None else loss_mask.sum(dim=1)
+    )
+    report = torch.stack([row_losses.detach(), row_tokens.double()], dim=1)
+    return row_losses.sum(), row_tokens.sum().to(torch.int32), report

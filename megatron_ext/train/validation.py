@@ -5,6 +5,7 @@ import torch.distributed as dist
 
 from megatron_ext.data.blend import ValidationDataset
 from megatron_ext.data.indexed import DatasetStatistics
+from megatron_ext.observe.groups import group_sets
 from megatron_ext.observe.metrics import SetLoss, ValidationRecord, summarise_validation
 from megatron_ext.train.run import Run
 from megatron_ext.train.state import TrainState
@@ -28,6 +29,7 @@ def validate(run: Run, dataset: ValidationDataset, state: TrainState) -> Validat
     }
     return summarise_validation(
         losses,
+        group_sets(names, dataset.groups, per_label=run.config.logging.per_label),
         iteration=state.iteration,
         consumed_samples=state.consumed_samples,
         consumed_tokens=state.consumed_tokens,

@@ -23,7 +23,7 @@ from megatron_ext.kernels.attention.documents import Documents
 from megatron_ext.launch.environment import ProcessEnvironment
 from megatron_ext.model.transformer import build_model, to_training_precision, transformer_config
 from megatron_ext.train.setup import form_groups, start_processes
-from megatron_ext.train.step import _on_device, _run_schedule, _training_loss
+from megatron_ext.train.step import _on_device, _run_schedule
 
 VOCAB, SEQ, ROWS = 259, 8, 2
 YARN = RopeScalingConfig(rope_type="yarn", factor=4.0, original_max_position_embeddings=4)
@@ -139,7 +139,7 @@ def waits_of_a_step(**parallel: Any) -> int:
     rows = [MicroBatch(tokens[at : at + 2], mask[at : at + 2], None, np.zeros(2, np.int32)) for at in (0, 2)]
     with CountWaits() as count:
         batches = _on_device(training.model, rows)
-        _run_schedule(training.model, _training_loss, batches, forward_only=False)
+        _run_schedule(training.model, batches, forward_only=False)
     return count.waits
 
 

@@ -21,15 +21,18 @@ from megatron_ext.data.loader import MicroBatch
 from megatron_ext.launch.environment import ProcessEnvironment
 from megatron_ext.model.transformer import build_model, to_training_precision, transformer_config
 from megatron_ext.optim.optimizer import build_optimizer, set_learning_rate, wrap_data_parallel
+from megatron_ext.train.group_losses import GroupLosses
 from megatron_ext.train.setup import form_groups, start_processes
 from megatron_ext.train.step import StepOutcome, connect_schedule, train_step
 
 VOCAB, SEQ, ROWS, STEPS = 259, 16, 8, 3
+OWNERS = np.array([0, 2, 0, 1, 2, 2, 0, 0], dtype=np.int32)  # the set of each row of a global batch
 LAYOUTS: dict[str, dict[str, Any]] = {
     "DP2": {},
     "TP2": {"tensor_model_parallel_size": 2},
     "TP2 SP": {"tensor_model_parallel_size": 2, "sequence_parallel": True},
     "PP2": {"pipeline_model_parallel_size": 2},
+    "CP2": {"context_parallel_size": 2},
 }
 HALVES = {"main_grads_dtype": "bf16", "exp_avg_dtype": "bf16", "exp_avg_sq_dtype": "bf16"}
 STATES: dict[str, dict[str, Any]] = {
@@ -78,24 +81,27 @@ class Training:
     def bare(self) -> Any:
         return unwrap_model(self.model[0])
 
-    def steps(self, first: int, last: int) -> list[tuple[float, float]]:
-        """Mean loss and gradient norm of these steps."""
+    def steps(self, first: int, last: int) -> list[tuple[float, ...]]:
+        """Mean loss and gradient norm of these steps, and the sum of losses and tokens of each set."""
         return [self._report(self._step(number)) for number in range(first, last + 1)]
 
     def _step(self, number: int) -> StepOutcome:
         rank, size = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
         tokens, mask = batch(number)
         share = [
-            MicroBatch(tokens[row : row + 2], mask[row : row + 2], None, np.zeros(2, np.int32))
+            MicroBatch(tokens[row : row + 2], mask[row : row + 2], None, OWNERS[row : row + 2])
             for row in range(2 * rank, ROWS, 2 * size)
         ]
         return train_step(self.config, self.model, self.optimizer, share, number)
 
     @staticmethod
-    def _report(outcome: StepOutcome) -> tuple[float, float]:
-        totals = outcome.loss.clone()
+    def _report(outcome: StepOutcome) -> tuple[float, ...]:
+        by_set = GroupLosses({"label": {"any": [0, 1, 2]}}, 3, torch.device("cpu"))
+        by_set.add(outcome)
+        totals = torch.cat([outcome.loss, by_set.take()])
         dist.all_reduce(totals)
-        return float(totals[0] / totals[1]), float(outcome.grad_norm)
+        loss_sum, num_tokens, *sums = totals.tolist()
+        return loss_sum / num_tokens, float(outcome.grad_norm), *sums
 
 
 def batch(number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -105,8 +111,8 @@ def batch(number: int) -> tuple[np.ndarray, np.ndarray]:
     return tokens, kept.astype(np.uint8)
 
 
-def by_autograd(model: Any) -> tuple[float, float]:
-    """Loss and gradient norm of the first batch from its logits, in one piece: no schedule, no reduction."""
+def by_autograd(model: Any) -> tuple[float, ...]:
+    """As of a step, of the first batch from its logits, in one piece: no schedule, no reduction."""
     for module in model.modules():
         if hasattr(module, "gradient_accumulation_fusion"):
             module.gradient_accumulation_fusion = False  # it hands autograd no gradient
@@ -115,9 +121,16 @@ def by_autograd(model: Any) -> tuple[float, float]:
     losses = torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
     )
-    loss = (losses * mask.flatten()).sum() / mask.sum()
+    losses = losses * mask.flatten()
+    loss = losses.sum() / mask.sum()
+    own = [torch.from_numpy(index == OWNERS) for index in range(3)]
+    sums = [float(part[rows].sum()) for rows in own for part in (losses.detach().view_as(mask), mask)]
     gradients = torch.autograd.grad(loss, list(model.parameters()))
-    return float(loss), float(torch.cat([gradient.flatten() for gradient in gradients]).double().norm())
+    return (
+        float(loss),
+        float(torch.cat([gradient.flatten() for gradient in gradients]).double().norm()),
+        *sums,
+    )
 
 
 def check_weight_decay(training: Training) -> dict[str, float]:

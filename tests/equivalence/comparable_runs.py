@@ -4,9 +4,11 @@ import dataclasses
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from transformers import LlamaConfig
 
@@ -68,8 +70,8 @@ def run_config(folder: Path) -> dict[str, Any]:
         },
         "tokenizer": {"type": "ByteTokenizer"},
         "data": {
-            "train": [{"path": f"{folder}/data/train/*_text_document"}],
-            "valid": [{"path": f"{folder}/data/valid/*_text_document"}],
+            "train": grouped(f"{folder}/data/train"),
+            "valid": grouped(f"{folder}/data/valid"),
         },
         "training": {
             "micro_batch_size": 2, "global_batch_size": 8, "seq_length": SEQ_LENGTH, "train_iters": TRAIN_ITERS,
@@ -80,6 +82,23 @@ def run_config(folder: Path) -> dict[str, Any]:
         "logging": {"log_interval": 1},
         "launch": {"threads_per_process": 1},
     }  # fmt: skip
+
+
+def grouped(folder: str) -> list[dict[str, Any]]:
+    """All sets of a folder, in two tiers and one category."""
+    tiers = {"*_Latn": {"tier": "high"}, "hin_*": {"tier": "low", "label": "Hindi"}}
+    return [
+        {"path": f"{folder}/{pattern}_text_document", "groups": {**groups, "category": "mono"}}
+        for pattern, groups in tiers.items()
+    ]
+
+
+def same_groups(ours: Mapping[str, Any], theirs: Mapping[str, Any], **tolerance: float) -> None:
+    """Compare ``per_group`` of two records: the same groups and counts, and losses as near as asked."""
+    for dimension in theirs.keys() | ours.keys():
+        assert ours[dimension].keys() == theirs[dimension].keys()
+        for value, expected in theirs[dimension].items():
+            assert ours[dimension][value] == pytest.approx(expected, **tolerance)
 
 
 def launch(world: World, folder: Path, *overrides: str, processes: int = 1) -> Finished:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from comparable_runs import LANGUAGES, TRAIN_ITERS, Finished, World, launch, llama_config
+from comparable_runs import LANGUAGES, TRAIN_ITERS, Finished, World, launch, llama_config, same_groups
 from layouts import Case, Runs
 from transformers import LlamaForCausalLM
 
@@ -128,6 +128,11 @@ def test_a_layout_changes_nothing(runs: Runs, case: Case) -> None:
     np.testing.assert_allclose(many.column("lm_loss"), one.column("lm_loss")[first:], rtol=0, atol=1e-5)
     # A rank that counts its part of a gradient twice, or not at all, shows here long before it shows in the loss.
     np.testing.assert_allclose(many.column("grad_norm"), one.column("grad_norm")[first:], rtol=1e-4)
+    for ours, theirs in zip(
+        [*many.train, many.validation[-1]], [*one.train[first:], one.validation[-1]], strict=True
+    ):
+        assert "documents" in case.name or len(theirs["per_group"]["label"]) >= 2
+        same_groups(ours.get("per_group", {}), theirs.get("per_group", {}), abs=1e-4)
     ours, theirs = many.validation[-1]["per_dataset"], one.validation[-1]["per_dataset"]
     assert len(ours) == len(theirs) == 3
     for name, record in theirs.items():

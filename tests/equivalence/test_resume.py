@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,18 @@ from megatron_ext.checkpoint.store import CheckpointStore
 from megatron_ext.data.position import DataPosition
 
 TP2_PP2 = ("parallel.tensor_model_parallel_size=2", "parallel.pipeline_model_parallel_size=2")
-COMPARED = ("iteration", "consumed_samples", "consumed_tokens", "lm_loss", "grad_norm", "learning_rate")
+COMPARED = (
+    "iteration",
+    "consumed_samples",
+    "consumed_tokens",
+    "lm_loss",
+    "grad_norm",
+    "learning_rate",
+    "per_group",
+)
 
 
-def rows(run: Finished) -> list[tuple[float, ...]]:
+def rows(run: Finished) -> list[tuple[Any, ...]]:
     return [tuple(record[name] for name in COMPARED) for record in run.train]
 
 
@@ -44,7 +53,8 @@ def test_a_resumed_run_equals_one_that_never_stopped(world: World, stopped: Path
     resumed = launch(world, tmp_path / "resumed", *TP2_PP2, processes=4)
     through = launch(world, tmp_path / "through", *TP2_PP2, processes=4)
     assert rows(resumed) == rows(through)
-    assert resumed.validation[-1]["per_dataset"] == through.validation[-1]["per_dataset"]
+    for scores in ("per_dataset", "per_group"):
+        assert resumed.validation[-1][scores] == through.validation[-1][scores]
     ours, theirs = _tensors(resumed.folder), _tensors(through.folder)
     assert ours.keys() == theirs.keys()
     assert any(key.startswith("optimizer.") for key in ours)

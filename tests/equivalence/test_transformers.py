@@ -62,7 +62,7 @@ def test_a_plain_training_loop_follows_our_losses(world: World, single: Finished
         [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}],
         betas=(0.9, 0.95), eps=1e-8,
     )  # fmt: skip
-    losses, grad_norms = [], []
+    losses, grad_norms, by_set = [], [], []
     batches = TrainLoader(_datasets(single).train, BatchSampler(8, 8, 0, 1), 1).batches(0)
     for step in range(1, TRAIN_ITERS + 1):
         (batch,) = next(batches)
@@ -72,7 +72,16 @@ def test_a_plain_training_loop_follows_our_losses(world: World, single: Finished
             labels[torch.from_numpy(batch.loss_mask) == 0] = -100
         for group in optimizer.param_groups:
             group["lr"] = Schedule()(step)
-        loss = torch.nn.functional.cross_entropy(model(tokens[:, :-1]).logits.flatten(0, 1), labels.flatten())
+        logits = model(tokens[:, :-1]).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        with torch.no_grad():
+            by_token = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+        by_set.append({})
+        for index, label in enumerate(("eng_Latn", "fin_Latn", "Hindi")):
+            own = torch.from_numpy(batch.dataset_index == index)
+            if own.any():
+                counted = (labels[own] >= 0).sum().item()
+                by_set[-1][label] = (by_token[own].sum().item() / counted, counted)
         optimizer.zero_grad()
         loss.backward()
         grad_norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)))
@@ -83,6 +92,11 @@ def test_a_plain_training_loop_follows_our_losses(world: World, single: Finished
     )
     np.testing.assert_allclose(single.column("lm_loss"), losses, rtol=0, atol=1e-3)
     np.testing.assert_allclose(single.column("grad_norm"), grad_norms, rtol=1e-2)
+    for record, expected in zip(single.train, by_set, strict=True):
+        found = record["per_group"]["label"]
+        assert found.keys() == expected.keys()
+        for label, score in found.items():
+            assert (score["lm_loss"], score["tokens"]) == pytest.approx(expected[label], abs=2e-3)
 
 
 def test_attention_inside_documents(world: World, tmp_path: Path) -> None:

@@ -53,6 +53,17 @@ def test_files_and_overrides_merge_left_to_right(base: Path) -> None:
     assert (run.run_dir, run.checkpoint_dir) == ("runs/trial", "runs/trial/checkpoints")
 
 
+def test_groups_are_names_under_names(base: Path) -> None:
+    Path("groups.yaml").write_text(
+        "data:\n  train:\n    - path: data/*\n      groups:\n        label: nor_Latn\n        tier: 3\n"
+    )
+    (found,) = problems(base, Path("groups.yaml"))
+    assert found == "groups.yaml:6: data.train[0].groups.tier=3: should be a valid string"
+    Path("groups.yaml").write_text(Path("groups.yaml").read_text().replace("3", "low"))
+    (entry,) = load_run_config([base, Path("groups.yaml")]).data.train
+    assert entry.groups == {"label": "nor_Latn", "tier": "low"}
+
+
 @pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.e-4", "1.0e-4", "0.0001", "+1e-04", "100_000e-9"])
 def test_every_way_to_write_a_float(base: Path, text: str) -> None:
     assert load_run_config([base], [f"optimizer.lr={text}"]).optimizer.lr == pytest.approx(1e-4)

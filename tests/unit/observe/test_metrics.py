@@ -20,6 +20,7 @@ def test_validation_equals_the_mean_over_all_tokens() -> None:
             name: SetLoss(loss_sum=float(one.sum()), tokens=one.size, text_bytes=text_bytes[name])
             for name, one in losses.items()
         },
+        {},
         iteration=7,
         consumed_samples=56,
         consumed_tokens=7168,
@@ -45,7 +46,7 @@ def test_unknown_bytes_of_one_set_leave_the_overall_bits_unknown() -> None:
         "b": SetLoss(loss_sum=8.0, tokens=2, text_bytes=None),
         "unread": SetLoss(loss_sum=0.0, tokens=0, text_bytes=5),
     }
-    record = summarise_validation(losses, iteration=0, consumed_samples=0, consumed_tokens=0)
+    record = summarise_validation(losses, {}, iteration=0, consumed_samples=0, consumed_tokens=0)
     assert record.bits_per_byte is None
     assert record.per_dataset["a"].bits_per_byte is not None
     assert record.per_dataset["b"].bits_per_byte is None
@@ -54,13 +55,13 @@ def test_unknown_bytes_of_one_set_leave_the_overall_bits_unknown() -> None:
 
 def test_a_diverged_loss_is_reported_and_nothing_overflows() -> None:
     losses = {"a": SetLoss(loss_sum=1e6, tokens=1, text_bytes=1)}
-    record = summarise_validation(losses, iteration=0, consumed_samples=0, consumed_tokens=0)
+    record = summarise_validation(losses, {}, iteration=0, consumed_samples=0, consumed_tokens=0)
     assert math.isinf(record.perplexity)
 
 
 def test_reading_no_token_is_an_error() -> None:
     with pytest.raises(DataError, match="read no token"):
-        summarise_validation({}, iteration=0, consumed_samples=0, consumed_tokens=0)
+        summarise_validation({}, {}, iteration=0, consumed_samples=0, consumed_tokens=0)
 
 
 def test_records_carry_the_agreed_keys() -> None:
@@ -90,7 +91,9 @@ def test_records_carry_the_agreed_keys() -> None:
         "flop_convention": "full attention",
     }
     losses = {"a": SetLoss(loss_sum=6.0, tokens=2, text_bytes=9)}
-    validation = summarise_validation(losses, iteration=1, consumed_samples=8, consumed_tokens=1024).to_dict()
+    validation = summarise_validation(
+        losses, {}, iteration=1, consumed_samples=8, consumed_tokens=1024
+    ).to_dict()
     assert list(validation) == [
         "kind",
         "iteration",

@@ -133,6 +133,40 @@ def test_console_lines_leave_out_what_is_unknown() -> None:
     assert "bits" not in validation_line(validation_record(1, bits_per_byte=None), 10)
 
 
+def test_groups_have_a_line_each_but_labels(capsys: pytest.CaptureFixture[str]) -> None:
+    tiers = {"high": {"lm_loss": 2.0, "tokens": 90}, "low": {"lm_loss": 3.25, "tokens": 10}}
+    scripts = {f"s{number}": {"lm_loss": float(number), "tokens": number} for number in range(1, 11)}
+    per_group = {"label": tiers, "tier": tiers, "script": scripts}
+    ConsoleSink(train_iters=10).write(validation_record(2, per_group=per_group))
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "  loss by tier: high 2.0000, low 3.2500",
+        "  loss by script: " + ", ".join(f"s{n} {n}.0000" for n in range(3, 11)) + ", and 2 more",
+    ]
+
+
+def test_scalars_hold_labels_only_if_asked() -> None:
+    per_group = {"label": {"eng": {"lm_loss": 2.5}}, "tier": {"high": {"lm_loss": 2.0, "tokens": 90}}}
+    plain, grouped = scalars(train_record(1)), scalars(train_record(1, per_group=per_group))
+    assert grouped == plain | {"train_tier/high/lm_loss": 2.0, "train_tier/high/tokens": 90}
+    with_labels = scalars(train_record(1, per_group=per_group), labels=True)
+    assert with_labels == grouped | {"train_label/eng/lm_loss": 2.5}
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_trackers_get_labels_where_the_run_asks(
+    asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    config = LoggingConfig(tensorboard=True, wandb_project="languages", track_labels=asked)
+    for sink in build_sinks(config, tmp_path, 0, 10):
+        sink.write(train_record(1, per_group={"label": {"eng": {"lm_loss": 2.5}}}))
+        sink.close()
+    name = "train_label/eng/lm_loss"
+    assert (name in EventAccumulator(str(tmp_path / "tensorboard")).Reload().Tags()["scalars"]) == asked
+    assert (name in fake.logged[0]) == asked
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.4, "0:00:00"), (59.6, "0:01:00"), (3_599, "0:59:59"), (86_400 * 3 + 3_661, "3 d 1:01:01")],
