@@ -92,6 +92,8 @@ else
             "parallel.recompute_modules=[mlp]"
     fi
     train host_overhead 40 --model llama2_7b --host-overhead --gpu h100
+    train graphs 60 --model llama2_7b --num-layers 8 --seq-length 512 --micro-batches 4 --cuda-graphs
+    train host_overhead_graphs 40 --model llama2_7b --host-overhead --gpu h100 --cuda-graphs
 fi
 
 echo "$SECONDS s in all; results in $RESULTS"

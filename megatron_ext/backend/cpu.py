@@ -3,8 +3,11 @@
 import platform
 import resource
 import time
+from typing import NoReturn
 
 import torch
+
+from megatron_ext.errors import LaunchError
 
 KIBIBYTE = 1024
 
@@ -42,3 +45,13 @@ class CpuBackend:
 
     def reset_peak_memory(self) -> None:
         """Linux keeps the largest resident set of a process for as long as it lives."""
+
+    def recorder(self) -> NoReturn:
+        """A CPU has no graphs.
+
+        Raises:
+            LaunchError: always.
+        """
+        raise LaunchError(
+            "kernels.cuda_graphs=true needs a GPU, and this process trains on the CPU; set it to false"
+        )

@@ -1,6 +1,8 @@
 """What a training process needs from its device. ``cpu.py`` and ``cuda.py`` are the only places that name one."""
 
-from typing import Protocol
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -10,6 +12,28 @@ from megatron_ext.errors import LaunchError
 from megatron_ext.utils.console import get_logger
 
 logger = get_logger(__name__)
+
+Result = TypeVar("Result")
+
+
+class Recorder(Protocol):
+    """Records what some work queues on a device, so that it can be queued again without the host's part in it."""
+
+    def beside(self) -> AbstractContextManager[None]:
+        """Queue what the block does where recordings are made, after all that is queued before it.
+
+        torch runs parts of a backward pass where a model's gradient hooks were registered: a model whose backward pass
+        is to be recorded is wrapped, and warmed up, inside.
+        """
+
+    def record(self, work: Callable[[], Result]) -> tuple[Result, Callable[[], None]]:
+        """Record ``work``, which has run :meth:`beside` before, without computing anything.
+
+        Returns:
+            What ``work`` returned, its tensors to be filled by each call of the function that comes with it: that
+            reads the tensors which ``work`` read, with the values they have then, and waits for nothing. The memory
+            in between is kept as long as that function.
+        """
 
 
 class Backend(Protocol):
@@ -38,6 +62,13 @@ class Backend(Protocol):
 
     def reset_peak_memory(self) -> None:
         """Give back what is cached and start to look for the largest anew, where the system can."""
+
+    def recorder(self) -> Recorder:
+        """What records a step as a graph.
+
+        Raises:
+            LaunchError: this device has no graphs.
+        """
 
 
 def select_backend(device: str, local_rank: int, local_world_size: int) -> Backend:

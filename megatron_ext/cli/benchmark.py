@@ -4,6 +4,7 @@
   python tools/benchmark_training.py --model llama2_7b --peers transformers liger
   torchrun --nproc-per-node 8 tools/benchmark_training.py --model llama2_7b configs/parallel/data_parallel.yaml
   python tools/benchmark_training.py --model llama2_7b --host-overhead --gpu h100
+  python tools/benchmark_training.py --model llama2_7b --num-layers 8 --seq-length 512 --cuda-graphs
 
 The steps are those of `train`: the same model, schedule, reduction and optimizer. --host-overhead measures instead how
 long it takes to issue one micro-batch, against the time that a GPU is estimated to compute on it.
@@ -60,6 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peers", nargs="*", default=[], choices=PEERS, help="others to time in the same run"
     )
+    parser.add_argument(
+        "--cuda-graphs", action="store_true", help="time ours replayed as a CUDA graph besides (needs a GPU)"
+    )
     parser.add_argument("--host-overhead", action="store_true", help="time to issue a micro-batch instead")
     parser.add_argument(
         "--gpu", default="h100", help=f"for --host-overhead, one of {', '.join(GPUS)} (default: h100)"
@@ -100,11 +104,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _contenders(arguments: argparse.Namespace, config: RunConfig, backend: Any) -> list[dict[str, Any]]:
-    """Ours, then the peers that are installed, one after the other."""
+    """Ours, also in graphs where the run has them, then the peers that are installed, one after the other."""
     from megatron_ext.train import benchmark, peers  # noqa: PLC0415
 
     batches = benchmark.synthetic_batches(config)
+    plain = benchmark.with_graphs(config, cuda_graphs=False)
     builders: dict[str, Any] = {benchmark.OURS: benchmark.training_step}
+    if config.kernels.cuda_graphs:
+        builders[benchmark.OURS_IN_GRAPHS] = benchmark.training_step
     for name in (name for name in peers.PEERS if name in arguments.peers):
         package = peers.missing_package(name)
         if package is not None:
@@ -115,9 +122,10 @@ def _contenders(arguments: argparse.Namespace, config: RunConfig, backend: Any) 
             builders[name] = peers.PEERS[name]
     measured = []
     for name, build in builders.items():
-        step = build(config, backend, batches)
+        run = config if name == benchmark.OURS_IN_GRAPHS else plain
+        step = build(run, backend, batches)
         times = {"warmup": arguments.warmup, "steps": arguments.steps}
-        measured.append(dataclasses.asdict(benchmark.measure(name, config, backend, step, **times)))
+        measured.append(dataclasses.asdict(benchmark.measure(name, run, backend, step, **times)))
         del step
     return measured
 
@@ -148,8 +156,11 @@ def _config(arguments: argparse.Namespace, environment: ProcessEnvironment) -> R
         f"launch.nnodes={environment.world_size // local}",
         f"launch.nproc_per_node={local}",
     ]
-    layers = [] if arguments.num_layers is None else [f"model.num_layers={arguments.num_layers}"]
-    run = load_run_config([model, *files], [*given, *layers, *overrides])
+    if arguments.num_layers is not None:
+        given.append(f"model.num_layers={arguments.num_layers}")
+    if arguments.cuda_graphs:
+        given.append("kernels.cuda_graphs=true")
+    run = load_run_config([model, *files], [*given, *overrides])
     samples = arguments.micro_batch_size * arguments.micro_batches * run.data_parallel_size
     run = run.model_copy(update={"training": run.training.model_copy(update={"global_batch_size": samples})})
     if problems := check(run):

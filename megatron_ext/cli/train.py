@@ -35,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         for sink in training.sinks:
             sink.close()
+        if training.graphs is not None:
+            training.graphs.release()
     leave_processes()
     if state.iteration >= config.training.train_iters:
         logger.info(

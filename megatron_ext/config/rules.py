@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from megatron_ext.config.rules_data import DATA_RULES
+from megatron_ext.config.rules_kernels import KERNEL_RULES
 from megatron_ext.config.rules_model import MODEL_RULES
 from megatron_ext.config.rules_parallel import PARALLEL_RULES
 from megatron_ext.config.rules_training import TRAINING_RULES
@@ -83,6 +84,7 @@ def _launcher(run: RunConfig) -> Iterator[Violation]:
 RULES: tuple[Rule, ...] = (
     *PARALLEL_RULES,
     *MODEL_RULES,
+    *KERNEL_RULES,
     _positions,
     _tokenizer_model,
     *DATA_RULES,

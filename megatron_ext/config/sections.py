@@ -140,6 +140,11 @@ class KernelsConfig(Section):
         default=None,
         description="with fused: tokens whose logits exist at a time, computed twice; default: all, computed once",
     )
+    cuda_graphs: bool = Field(
+        default=False,
+        description="from the fourth step on, replay forward and backward passes as one CUDA graph, which keeps their "
+        "memory: for micro-batches so small that a GPU waits for the host",
+    )
 
 
 class TokenizerConfig(Section):

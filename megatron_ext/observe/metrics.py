@@ -14,10 +14,11 @@ class GroupLoss:
     """Training on one group of sets.
 
     Attributes:
-        lm_loss: mean loss of a token of the group in nats, since the record before that has the group's dimension, or
-            since the run was resumed: records are made before every save, so that these are the same.
+        lm_loss: mean loss of a token of the group in nats, over the steps since the record before that has the group's
+            dimension. Every save comes with a record of all dimensions: none is over steps before and after a resume.
         tokens: what that mean is over: labels of the group that the loss counts.
-        consumed_tokens: of the group since the run began, counted as the record's: whole samples, padding included.
+        consumed_tokens: of the group since the run began, counted as the record's: whole samples, padding included; by
+            the present blend, which is the one that was read unless a resumed run changed what came before.
     """
 
     lm_loss: float

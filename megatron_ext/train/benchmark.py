@@ -15,10 +15,11 @@ from megatron_ext.model.flops import flops_per_token
 from megatron_ext.model.transformer import build_model
 from megatron_ext.observe.profile import profile_parts
 from megatron_ext.observe.throughput import peak_tflops
+from megatron_ext.train.graphs import WARMUP_STEPS
 from megatron_ext.train.setup import ModelBuilder, build_trainable
 from megatron_ext.train.step import train_step
 
-OURS = "megatron_ext"
+OURS, OURS_IN_GRAPHS = "megatron_ext", "megatron_ext, CUDA graphs"
 Step = Callable[[], object]
 SMALL = {"hidden_size": 64, "ffn_hidden_size": 128, "num_attention_heads": 4, "num_query_groups": 4}
 """A layer whose computation takes no time to speak of: what is left is the host's work."""
@@ -67,8 +68,13 @@ def training_step(
     run: RunConfig, backend: Backend, micro_batches: list[MicroBatch], build: ModelBuilder = build_model
 ) -> Step:
     """A step of training as ``train`` does it, of our model or another that ``build`` makes."""
-    model, optimizer = build_trainable(run, backend, build)
-    return lambda: train_step(run, model, optimizer, micro_batches, 1)
+    model, optimizer, graphs = build_trainable(run, backend, build)
+    return lambda: train_step(run, model, optimizer, micro_batches, 1, graphs=graphs)
+
+
+def with_graphs(run: RunConfig, *, cuda_graphs: bool) -> RunConfig:
+    """The same run, with or without graphs of its steps."""
+    return run.model_copy(update={"kernels": run.kernels.model_copy(update={"cuda_graphs": cuda_graphs})})
 
 
 def measure(
@@ -77,7 +83,9 @@ def measure(
     """Warm up, time steps one by one, then profile one more."""
     gc.collect()  # of the contender before
     backend.reset_peak_memory()
-    for _ in range(warmup):
+    for _ in range(
+        warmup + (WARMUP_STEPS + 1 if run.kernels.cuda_graphs else 0)
+    ):  # and the one that is recorded
         step()
     seconds = [_timed(step, backend) for _ in range(steps)]
     peak_memory = backend.peak_memory_bytes()
@@ -138,19 +146,20 @@ def _issue_seconds(run: RunConfig, num_layers: int, backend: Backend, repeats: i
     )
     small = run.model_copy(update={"model": model, "training": training})
     batches = synthetic_batches(small)
-    trained, optimizer = build_trainable(small, backend)
+    trained, optimizer, graphs = build_trainable(small, backend)
 
     def issued(count: int) -> float:
         backend.synchronize()
         start = backend.host_clock()
-        train_step(small, trained, optimizer, batches[:count], 1)
+        train_step(small, trained, optimizer, batches[:count], 1, graphs=graphs)
         backend.synchronize()
         return backend.host_clock() - start
 
     def seconds(count: int) -> float:
         return min(issued(count) for _ in range(repeats))
 
-    seconds(MANY)  # warms up
+    for _ in range(max(repeats, WARMUP_STEPS)):
+        issued(MANY)
     return (seconds(MANY) - seconds(1)) / (MANY - 1)
 
 

@@ -17,7 +17,9 @@ def train(run: Run) -> TrainState:
     batches = run.train_loader.batches(state.consumed_samples)
     batch_sizes, seq_length = run.config.training.batch_sizes, run.config.training.seq_length
     while not run.reached_end(state):
-        outcome = train_step(run.config, run.model, run.optimizer, next(batches), state.next_update)
+        outcome = train_step(
+            run.config, run.model, run.optimizer, next(batches), state.next_update, graphs=run.graphs
+        )
         samples = batch_sizes.at(state.consumed_samples)
         state = state.advance(samples, samples * seq_length, skipped=outcome.skipped)
         for hook in run.hooks:

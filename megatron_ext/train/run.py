@@ -11,6 +11,7 @@ from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.loader import TrainLoader, ValidationLoader
 from megatron_ext.launch.environment import ProcessEnvironment
 from megatron_ext.observe.sinks import Record, Sink
+from megatron_ext.train.graphs import StepGraphs
 from megatron_ext.train.state import TrainState
 from megatron_ext.train.step import StepOutcome
 from megatron_ext.train.stop import StopRequest
@@ -29,6 +30,7 @@ class Run:
     backend: Backend
     model: list[DistributedDataParallel]
     optimizer: MegatronOptimizer
+    graphs: StepGraphs | None
     train_loader: TrainLoader
     validation_loader: ValidationLoader | None
     start: TrainState

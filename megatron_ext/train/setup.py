@@ -3,7 +3,9 @@
 import dataclasses
 import importlib.util
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -24,6 +26,7 @@ from megatron_ext.model.transformer import build_model, to_training_precision, t
 from megatron_ext.observe.sinks import Sink, build_sinks
 from megatron_ext.optim.optimizer import build_optimizer, wrap_data_parallel
 from megatron_ext.train.checkpoints import load_position, load_start
+from megatron_ext.train.graphs import StepGraphs
 from megatron_ext.train.hooks import build_hooks
 from megatron_ext.train.inputs import Inputs, open_inputs
 from megatron_ext.train.run import Run
@@ -53,7 +56,7 @@ def build_run(config: RunConfig, environment: ProcessEnvironment) -> Run:
     _announce(backend)
     start_processes(config, environment, backend)
 
-    model, optimizer = build_trainable(config, backend)
+    model, optimizer, graphs = build_trainable(config, backend)
     start = load_start(inputs.start, model, optimizer)
     train_loader, validation_loader = _loaders(config, inputs)
     return Run(
@@ -62,6 +65,7 @@ def build_run(config: RunConfig, environment: ProcessEnvironment) -> Run:
         backend=backend,
         model=model,
         optimizer=optimizer,
+        graphs=graphs,
         train_loader=train_loader,
         validation_loader=validation_loader,
         start=start,
@@ -72,11 +76,19 @@ def build_run(config: RunConfig, environment: ProcessEnvironment) -> Run:
     )
 
 
+class Trainable(NamedTuple):
+    """What ``train_step`` works on."""
+
+    model: list[DistributedDataParallel]
+    optimizer: MegatronOptimizer
+    graphs: StepGraphs | None
+
+
 def build_trainable(
     config: RunConfig,
     backend: Backend,
     build: ModelBuilder = build_model,
-) -> tuple[list[DistributedDataParallel], MegatronOptimizer]:
+) -> Trainable:
     """This process's part of the model with random weights, and its optimizer, ready for ``train_step``.
 
     Args:
@@ -86,13 +98,15 @@ def build_trainable(
     """
     megatron_config = transformer_config(config, fused_kernels=backend.fused_kernels)
     bare_model = to_training_precision(build(config, megatron_config), megatron_config, backend.device)
-    model = wrap_data_parallel(config, megatron_config, bare_model)
+    graphs = StepGraphs(backend.recorder(), backend.device) if config.kernels.cuda_graphs else None
+    with nullcontext() if graphs is None else graphs.beside():
+        model = wrap_data_parallel(config, megatron_config, bare_model)
     for chunk in model:
         chunk.broadcast_params()
         chunk.train()
     optimizer = build_optimizer(config, model)
-    connect_schedule(model, optimizer)
-    return model, optimizer
+    connect_schedule(model, optimizer, graphs)
+    return Trainable(model, optimizer, graphs)
 
 
 def _announce(backend: Backend) -> None:
@@ -122,7 +136,10 @@ def start_processes(config: RunConfig, environment: ProcessEnvironment, backend:
     form_groups(config.parallel)
     seed = config.training.seed + STAGE_SEED_STEP * parallel_state.get_pipeline_model_parallel_rank()
     torch.manual_seed(seed)
-    model_parallel_cuda_manual_seed(seed)
+    # Recomputation and sequence parallelism switch random states inside a pass: in a graph only these can be.
+    model_parallel_cuda_manual_seed(
+        seed, use_cudagraphable_rng=backend.fused_kernels and config.kernels.cuda_graphs, force_reset_rng=True
+    )
 
 
 def leave_processes() -> None:

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.loader import MicroBatch
-from megatron_ext.kernels.attention.context_parallel import own_chunks
-from megatron_ext.kernels.attention.documents import Documents
 from megatron_ext.observe.profile import update_mark
 from megatron_ext.optim.optimizer import set_learning_rate, step
 from megatron_ext.optim.schedule import learning_rate
+from megatron_ext.train.device_batch import DeviceBatch, transfer
 from megatron_ext.train.gradients import finalize_gradients
+from megatron_ext.train.graphs import StepGraphs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +50,13 @@ class StepOutcome:
         return self.row_losses.sum(dim=0)
 
 
-def connect_schedule(model: list[DistributedDataParallel], optimizer: MegatronOptimizer) -> None:
+def connect_schedule(
+    model: list[DistributedDataParallel], optimizer: MegatronOptimizer, graphs: StepGraphs | None = None
+) -> None:
     """Tell megatron-core's schedule how gradients are scaled, reduced and overlapped."""
     config, settings = get_model_config(model[0]), model[0].ddp_config
     config.finalize_model_grads_func = finalize_gradients
-    config.grad_scale_func = optimizer.scale_loss
+    config.grad_scale_func = optimizer.scale_loss if graphs is None else graphs.scale_loss
     interleaved = len(model) > 1  # then the schedule takes one function for each chunk, else one alone
     if settings.overlap_grad_reduce:
         config.no_sync_func = [chunk.no_sync for chunk in model] if interleaved else model[0].no_sync
@@ -69,6 +71,8 @@ def train_step(
     optimizer: MegatronOptimizer,
     micro_batches: list[MicroBatch],
     update_number: int,
+    *,
+    graphs: StepGraphs | None = None,
 ) -> StepOutcome:
     """Forward and backward over the micro-batches, reduce, clip, update.
 
@@ -78,15 +82,21 @@ def train_step(
         optimizer: its optimizer.
         micro_batches: this data-parallel rank's share of one global batch.
         update_number: of this update of the weights, from 1: what the learning rate depends on.
+        graphs: those the model was connected with, where its passes are recorded.
     """
     rate = learning_rate(config.optimizer, config.training.train_iters, update_number)
     set_learning_rate(optimizer, rate, config.optimizer.weight_decay)
     for chunk in model:
         chunk.zero_grad_buffer()
     optimizer.zero_grad()
-    row_losses, row_sets = _run_schedule(model, micro_batches, forward_only=False)
+    passes = partial(_run_schedule, model, forward_only=False)
+    if graphs is None:
+        reports = passes(_on_device(model, micro_batches))
+    else:
+        reports = graphs.run(micro_batches, optimizer.get_loss_scale(), passes)
     with update_mark():
         update = step(optimizer, config.optimizer.clip_grad)
+    row_losses, row_sets = _rows(reports, micro_batches, _device(model))
     return StepOutcome(row_losses, row_sets, update.grad_norm, rate, not update.applied)
 
 
@@ -100,7 +110,8 @@ def validation_step(
         float64 [num_datasets, 2], zeros on processes that do not report.
     """
     totals = torch.zeros(num_datasets, 2, dtype=torch.float64, device=_device(model))
-    add_by_set(totals, *_run_schedule(model, micro_batches, forward_only=True))
+    reports = _run_schedule(model, _on_device(model, micro_batches), forward_only=True)
+    add_by_set(totals, *_rows(reports, micro_batches, totals.device))
     return totals
 
 
@@ -113,8 +124,8 @@ def add_by_set(totals: torch.Tensor, row_losses: torch.Tensor, row_sets: NDArray
     if len(real) == 0:
         return
     if len(real) < len(row_sets):
-        row_losses, row_sets = row_losses[_transfer(real, totals.device)], row_sets[real]
-    totals.index_add_(0, _transfer(row_sets, totals.device), row_losses)
+        row_losses, row_sets = row_losses[transfer(real, totals.device)], row_sets[real]
+    totals.index_add_(0, transfer(row_sets, totals.device), row_losses)
 
 
 def reports_loss() -> bool:
@@ -125,68 +136,49 @@ def reports_loss() -> bool:
 
 def _run_schedule(
     model: list[DistributedDataParallel],
-    micro_batches: list[MicroBatch],
+    batches: list[DeviceBatch],
     *,
     forward_only: bool,
-) -> tuple[torch.Tensor, NDArray[np.int32]]:
-    """``row_losses`` and ``row_sets`` of :class:`StepOutcome`."""
-    rows, width = micro_batches[0].tokens.shape
-    device = _device(model)
+) -> list[torch.Tensor]:
+    """megatron-core's schedule over the micro-batches; the loss of each one's rows."""
+    rows, width = batches[0].tokens.shape
 
-    def forward(batches: Iterator[MicroBatch], stage: Any) -> tuple[torch.Tensor, Any]:
-        inputs, labels, loss_mask, documents = _to_device(next(batches), device)
+    def forward(following: Iterator[DeviceBatch], stage: Any) -> tuple[torch.Tensor, Any]:
+        batch = next(following)
+        inputs, labels, loss_mask = batch.model_input()
         # RoPE counts positions itself, so the embedding needs none.
-        losses = stage(inputs, None, None, labels=labels, packed_seq_params=documents)
+        losses = stage(inputs, None, None, labels=labels, packed_seq_params=batch.documents)
         return losses, partial(_loss_by_row, loss_mask)
 
     reports: list[torch.Tensor] = get_forward_backward_func()(
         forward_step_func=forward,
-        data_iterator=[iter(micro_batches) for _ in model],
+        data_iterator=[iter(batches) for _ in model],
         model=model,
-        num_microbatches=len(micro_batches),
+        num_microbatches=len(batches),
         seq_length=width - 1,
         micro_batch_size=rows,
         forward_only=forward_only,
     )
+    return reports
+
+
+def _on_device(model: list[DistributedDataParallel], micro_batches: list[MicroBatch]) -> list[DeviceBatch]:
+    device = _device(model)
+    return [DeviceBatch.of(batch, device) for batch in micro_batches]
+
+
+def _rows(
+    reports: list[torch.Tensor], micro_batches: list[MicroBatch], device: torch.device
+) -> tuple[torch.Tensor, NDArray[np.int32]]:
+    """``row_losses`` and ``row_sets`` of :class:`StepOutcome`, from the report of each micro-batch."""
     if not reports or not reports_loss():
         return torch.zeros(0, 2, dtype=torch.float64, device=device), np.zeros(0, dtype=np.int32)
     return torch.cat(reports), np.concatenate([batch.dataset_index for batch in micro_batches])
 
 
-def _to_device(
-    batch: MicroBatch, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, Documents | None]:
-    """Inputs and labels int64 [rows, seq], loss mask [rows, seq] and documents; widened on the device.
-
-    Under context parallelism, seq is this process's part of the rows; documents are those of the whole rows.
-    """
-    tokens = _transfer(batch.tokens, device).long()
-    starts, seq_length = batch.cu_seqlens, tokens.shape[1] - 1
-    return (
-        _own_part(tokens[:, :-1]),
-        _own_part(tokens[:, 1:]),
-        None if batch.loss_mask is None else _own_part(_transfer(batch.loss_mask, device)),
-        None if starts is None else Documents.on_device(starts, seq_length, device),
-    )
-
-
-def _own_part(rows: torch.Tensor) -> torch.Tensor:
-    """Contiguous [rows, seq / C] of [rows, seq], for C context-parallel processes."""
-    size = parallel_state.get_context_parallel_world_size()
-    if size == 1:
-        return rows.contiguous()
-    return own_chunks(rows, 1, parallel_state.get_context_parallel_rank(), size)
-
-
 def _device(model: list[DistributedDataParallel]) -> torch.device:
     device: torch.device = next(model[0].parameters()).device
     return device
-
-
-def _transfer(array: Any, device: torch.device) -> torch.Tensor:
-    host = torch.from_numpy(array)
-    # From pageable memory a copy of more than 64 KiB would wait for all that is queued.
-    return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
 
 
 def _loss_by_row(

@@ -23,7 +23,7 @@ from megatron_ext.kernels.attention.documents import Documents
 from megatron_ext.launch.environment import ProcessEnvironment
 from megatron_ext.model.transformer import build_model, to_training_precision, transformer_config
 from megatron_ext.train.setup import form_groups, start_processes
-from megatron_ext.train.step import _run_schedule, _training_loss
+from megatron_ext.train.step import _on_device, _rows, _run_schedule, add_by_set
 
 VOCAB, SEQ, ROWS = 259, 8, 2
 YARN = RopeScalingConfig(rope_type="yarn", factor=4.0, original_max_position_embeddings=4)
@@ -133,12 +133,14 @@ class CountWaits(TorchDispatchMode):
 
 
 def waits_of_a_step(**parallel: Any) -> int:
-    """In the forward and backward passes over a global batch, and in the reduction of its gradients."""
+    """In the forward and backward passes over a global batch, the reduction of its gradients, and its losses by set."""
     training = Training(**parallel)
     tokens, mask = batch(1)
     rows = [MicroBatch(tokens[at : at + 2], mask[at : at + 2], None, np.zeros(2, np.int32)) for at in (0, 2)]
+    totals = torch.zeros(1, 2, dtype=torch.float64)
     with CountWaits() as count:
-        _run_schedule(training.model, rows, _training_loss, forward_only=False)
+        reports = _run_schedule(training.model, _on_device(training.model, rows), forward_only=False)
+        add_by_set(totals, *_rows(reports, rows, totals.device))
     return count.waits
 
 

@@ -31,10 +31,10 @@ def main() -> None:
         for name, parallel in LAYOUTS.items():
             config = run_config(kind, parallel)
             start_processes(config, environment, backend)
-            model, optimizer = build_trainable(config, backend)
+            model, optimizer, _ = build_trainable(config, backend)
             load_slices(HFSlices(folder / kind / "hf"), model, optimizer)
             sliced = weights(model, optimizer)
-            model, optimizer = build_trainable(config, backend)
+            model, optimizer, _ = build_trainable(config, backend)
             imported = CheckpointStore.resolve(folder / kind / "imported")
             load_distributed(imported, model, optimizer, with_optimizer=False)
             loaded = weights(model, optimizer)

@@ -16,9 +16,13 @@ from megatron_ext.data.preprocess import preprocess
 
 FULL, SELECTIVE = "parallel.recompute_granularity=full", "parallel.recompute_granularity=selective"
 BLOCK, BOTH_PARTS = "parallel.recompute_method=block", "parallel.recompute_modules=[core_attn,mlp]"
+GRAPHS = "kernels.cuda_graphs=true"
 TWO_LAYERS, THREE_LAYERS = "parallel.recompute_num_layers=2", "parallel.recompute_num_layers=3"
+UNEVEN = "parallel.num_layers_in_first_pipeline_stage=1"
 
-REFERENCES = [Case("TP1", variant=name) for name in ("plain", "documents", "tied", "random")]
+REFERENCES = [
+    Case("TP1", variant=name) for name in ("plain", "documents", "tied", "tied documents", "random")
+]
 RANDOM_STAGES = Case("PP2 VPP2", variant="random")  # draws other weights than one process, hence no reference
 LAYOUTS = [
     Case("TP1", (SELECTIVE,)),
@@ -26,7 +30,7 @@ LAYOUTS = [
     Case("TP1", (FULL, BLOCK, THREE_LAYERS)),
     Case("TP2"),
     Case("TP2 SP", (SELECTIVE, BOTH_PARTS)),
-    Case("PP2", ("parallel.num_layers_in_first_pipeline_stage=1",)),
+    Case("PP2", (UNEVEN,)),
     Case("PP2 VPP2"),
     Case("PP2 VPP2", variant="tied"),
     Case("DP2"),
@@ -49,6 +53,14 @@ LAYOUTS = [
     Case("CP2 PP2 VPP2", variant="tied"),
     Case("CP2 DP2 distributed overlapped", (SELECTIVE,)),
     Case("CP2", variant="random"),  # who share a sequence must start from the same weights
+    # Of all that goes together, two by two: each of these has many pairs that no other case has.
+    Case("TP2 DP2 distributed overlapped SP", (FULL, BLOCK, THREE_LAYERS), variant="tied documents"),
+    Case("TP2 PP2 SP", (FULL, UNEVEN), variant="tied"),
+    Case("TP2 PP2 VPP2 SP", (FULL, BLOCK), variant="tied documents"),
+    Case("PP2 DP2 distributed overlapped", (FULL, BLOCK, UNEVEN), variant="tied documents"),
+    Case("PP2 VPP2 DP2 distributed", (SELECTIVE,), variant="tied"),
+    Case("CP2 PP2", (SELECTIVE, UNEVEN), variant="documents"),
+    Case("CP2 DP2 distributed overlapped", (FULL, BLOCK), variant="tied"),
     Case("TP2 PP2 DP2 distributed SP"),
     Case("TP2 PP2 VPP2 CP2 SP"),
 ]
@@ -78,19 +90,22 @@ def runs(world: World, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     config.tie_word_embeddings = True
     LlamaForCausalLM(config).save_pretrained(folder / "hf_tied")
     import_hf(folder / "hf_tied", folder / "imported_tied")
+    documents = [
+        "data.reset_attention_mask=true",
+        "data.eod_mask_loss=true",
+        f"data.train=[{{path: {short_documents(folder)}}}]",
+    ]
+    tied = [
+        "model.untie_embeddings_and_output_weights=false",
+        f"checkpoint.load={folder / 'imported_tied'}",
+    ]
     variants = {
         "plain": [],
-        "documents": [
-            "data.reset_attention_mask=true",
-            "data.eod_mask_loss=true",
-            f"data.train=[{{path: {short_documents(folder)}}}]",
-        ],
+        "documents": documents,
         "random": ["checkpoint.load=null"],
         "bf16": ["training.precision=bf16"],
-        "tied": [
-            "model.untie_embeddings_and_output_weights=false",
-            f"checkpoint.load={folder / 'imported_tied'}",
-        ],
+        "tied": tied,
+        "tied documents": [*tied, *documents],
     }
     return Runs(world, folder, variants, [*REFERENCES, RANDOM_STAGES, *LAYOUTS, *RESUMED, *BF16])
 
@@ -179,15 +194,31 @@ def test_bf16_follows_fp32(runs: Runs, case: Case) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_gpu_follows_the_cpu(world: World, single: Finished, tmp_path: Path) -> None:
-    run = launch(world, tmp_path, "device=cuda")
+@pytest.mark.parametrize("overrides", [(), (GRAPHS,), (GRAPHS, FULL)])
+def test_a_gpu_follows_the_cpu(
+    world: World, single: Finished, tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    run = launch(world, tmp_path, "device=cuda", *overrides)
     np.testing.assert_allclose(run.column("lm_loss"), single.column("lm_loss"), rtol=0, atol=1e-3)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices")
-@pytest.mark.parametrize("layout", ["TP2 SP", "PP2 VPP2", "DP2 distributed overlapped", "CP2"])
-def test_two_gpus_follow_the_cpu(world: World, single: Finished, tmp_path: Path, layout: str) -> None:
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("TP2 SP"),
+        Case("PP2 VPP2"),
+        Case("DP2 distributed overlapped"),
+        Case("CP2"),
+        Case("TP2 SP", (GRAPHS,)),
+        Case("PP2", (GRAPHS,)),
+        Case("DP2 distributed overlapped", (GRAPHS, "parallel.overlap_param_gather=false")),
+        Case("CP2", (GRAPHS,)),
+    ],
+    ids=lambda case: case.name,
+)
+def test_two_gpus_follow_the_cpu(world: World, single: Finished, tmp_path: Path, case: Case) -> None:
     """The paths that only NCCL takes: sends one by one between interleaved stages, gathering on a stream of its own."""
-    run = launch(world, tmp_path, "device=cuda", *Case(layout).settings(), processes=2)
+    run = launch(world, tmp_path, "device=cuda", *case.settings(), processes=2)
     np.testing.assert_allclose(run.column("lm_loss"), single.column("lm_loss"), rtol=0, atol=1e-3)

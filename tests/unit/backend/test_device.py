@@ -56,3 +56,8 @@ def test_peak_memory_is_the_kernel_s_figure() -> None:
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     peak_kib = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     assert CpuBackend().peak_memory_bytes() == pytest.approx(peak_kib * 1024, rel=0.02)
+
+
+def test_a_cpu_has_no_graphs() -> None:
+    with pytest.raises(LaunchError, match=r"kernels\.cuda_graphs=true needs a GPU"):
+        CpuBackend().recorder()
