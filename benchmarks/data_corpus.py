@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sparse_sets import quiet, write_set
 from timing import Figure, best, fresh
 
-from megatron_ext.config.sections import DataConfig, DatasetConfig
+from megatron_ext.config.section_data import DataConfig, DatasetConfig
 from megatron_ext.data.build import build_datasets
 
 TOKENS, LEAST_TOKENS = 74_000_000_000, 6000

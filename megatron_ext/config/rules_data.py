@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from megatron_ext.config.sections import DatasetConfig, RunConfig
+from megatron_ext.config.section_data import DatasetConfig
+from megatron_ext.config.sections import RunConfig
 from megatron_ext.config.violation import Rule, Violation
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from megatron_ext.config.sections import DataConfig
+from megatron_ext.config.section_data import DataConfig
 from megatron_ext.data.blend import BlendedDataset, ValidationDataset
 from megatron_ext.data.compatibility import check_not_empty, check_together, document_rules
 from megatron_ext.data.indexed import TokenizerIdentity

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from megatron_ext.config.sections import DataConfig
+from megatron_ext.config.section_data import DataConfig
 from megatron_ext.data.indexed import DatasetStatistics, TokenizerIdentity, idx_path, statistics_path
 from megatron_ext.data.samples import DocumentRules, TokenSet
 from megatron_ext.errors import DataError

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from megatron_ext.config.sections import DatasetConfig
+from megatron_ext.config.section_data import DatasetConfig
 from megatron_ext.data.indexed import DatasetStatistics, IndexedDataset, bin_path, idx_path
 from megatron_ext.data.samples import TokenSet
 from megatron_ext.data.split import split_boundaries

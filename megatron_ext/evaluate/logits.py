@@ -14,14 +14,9 @@ from megatron_ext.backend.device import select_backend
 from megatron_ext.checkpoint.distributed import load_weights
 from megatron_ext.checkpoint.manifest import DtypeName, Manifest
 from megatron_ext.checkpoint.store import CheckpointStore
+from megatron_ext.config.section_data import DataConfig, DatasetConfig
 from megatron_ext.config.section_optimizer import OptimizerConfig
-from megatron_ext.config.sections import (
-    DataConfig,
-    DatasetConfig,
-    RunConfig,
-    TokenizerConfig,
-    TrainingConfig,
-)
+from megatron_ext.config.sections import RunConfig, TokenizerConfig, TrainingConfig
 from megatron_ext.errors import ConversionError, TokenizerError
 from megatron_ext.evaluate.generate import checked_tokenizer, files_tokenizer, load_hf_model
 from megatron_ext.launch.environment import ProcessEnvironment

@@ -6,10 +6,9 @@ products. MPT is no Llama: its MLP of 4 h without a gate is entered as a gated o
 
 from dataclasses import dataclass, replace
 
+from megatron_ext.config.section_data import DataConfig, DatasetConfig
 from megatron_ext.config.section_optimizer import OptimizerConfig
 from megatron_ext.config.sections import (
-    DataConfig,
-    DatasetConfig,
     KernelsConfig,
     LaunchConfig,
     ModelConfig,

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from megatron_ext.config.sections import DatasetConfig
+from megatron_ext.config.section_data import DatasetConfig
 from megatron_ext.corpus.mixture.plan import Plan, PlannedStage
 from megatron_ext.corpus.mixture.sets import CountedSets, Dataset, MixtureSet
 from megatron_ext.corpus.mixture.summary import NO_TIER, amount

@@ -10,7 +10,7 @@ from megatron.core.datasets.blended_megatron_dataset_config import (
     parse_and_normalize_split,
 )
 
-from megatron_ext.config.sections import DataConfig, DatasetConfig
+from megatron_ext.config.section_data import DataConfig, DatasetConfig
 from megatron_ext.data.build import Datasets, build_datasets
 from megatron_ext.data.indexed import DatasetStatistics, TokenizerIdentity
 from megatron_ext.data.split import split_boundaries

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from megatron_ext.config.batch_size import BatchSizes
-from megatron_ext.config.sections import DataConfig
+from megatron_ext.config.section_data import DataConfig
 from megatron_ext.data.build import Datasets, build_datasets
 from megatron_ext.data.loader import TrainLoader
 from megatron_ext.data.sampler import BatchSampler

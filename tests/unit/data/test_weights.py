@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megatron_ext.config.sections import DataConfig
+from megatron_ext.config.section_data import DataConfig
 from megatron_ext.data.build import Datasets, build_datasets
 from megatron_ext.errors import DataError
 

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
+from megatron_ext.config.section_data import DataConfig, DatasetConfig
 from megatron_ext.config.section_optimizer import OptimizerConfig
 from megatron_ext.config.sections import (
-    DataConfig,
-    DatasetConfig,
     KernelsConfig,
     LaunchConfig,
     ModelConfig,
