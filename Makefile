@@ -73,3 +73,4 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/attention.py
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/optimizer.py
+	$(BIN)/python benchmarks/duplicates.py

@@ -13,6 +13,7 @@ namespace megatron_ext {
 
 using ReleaseGil = py::call_guard<py::gil_scoped_release>;
 
+void bind_duplicates(py::module_& module);
 void bind_text(py::module_& module);
 void bind_tokenizer(py::module_& module);
 
