@@ -10,7 +10,7 @@ from megatron_ext.config.section import Section
 from megatron_ext.config.sections import RunConfig
 
 ROOT = Path(__file__).parents[3]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "configs/recipes/emma500/README.md"]
 OWN_FOLDERS = (".ci", "benchmarks", "configs", "csrc", "examples", "megatron_ext", "tests", "tools")
 OWN_PATH = re.compile(rf"(?<![\w./$-])(?:{'|'.join(map(re.escape, OWN_FOLDERS))})/[\w./-]*[\w/]")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
