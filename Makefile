@@ -74,3 +74,5 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/optimizer.py
 	$(BIN)/python benchmarks/duplicates.py
+	$(BIN)/python benchmarks/labels.py
+	$(BIN)/python benchmarks/corpus.py

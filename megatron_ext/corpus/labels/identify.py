@@ -7,10 +7,9 @@ from typing import Protocol
 from megatron_ext.corpus.labels.rules import LabelRules
 from megatron_ext.errors import CorpusError
 
-# On the whole translations of the Universal Declaration of Human Rights, longer excerpts than these 300 characters
-# made py3langid no better (0.921 of 100, 150, 200 and all characters), and the time is proportional to them.
+# benchmarks/labels.py: py3langid names 0.947 of the languages of long texts by these 300 characters, of articles 0.943,
+# of 20 bytes 0.842; the time is proportional to them.
 EXCERPT_CHARACTERS = 100
-# Of 16 bytes cut anywhere from there, py3langid names the language of 0.79; of 8 bytes 0.59.
 SHORTEST_BYTES = 16
 
 
@@ -21,8 +20,8 @@ class Identification:
     Attributes:
         language: ISO 639-3; None: too short, without letters, or a class of the model that is no language.
         script: ISO 15924, as in labels; None: without letters.
-        confidence: the model's probability, 0 to 1, of its best class. Of languages that the model does not know it may
-            be as high as of others.
+        confidence: the model's probability, 0 to 1, of its best class. It may be as high for a language that the model
+            does not know: py3langid is surer than 0.9 of 0.28 of such articles in benchmarks/labels.py.
     """
 
     language: str | None

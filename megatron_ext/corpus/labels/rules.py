@@ -31,7 +31,7 @@ class LabelRules:
 
     A macrolanguage and its main member (``est`` and ``ekk``) are one language, and would be two labels:
 
-    - ``individual`` (default) takes the member, as FLORES-200, GlotLID and FineWeb2 do;
+    - ``individual`` (default) takes the member, as FLORES-200 and FineWeb2 mostly do;
     - ``macro`` takes the macrolanguage, as MaLA mostly does, and leaves its other members alone;
     - ``keep`` takes what was declared.
 
