@@ -296,4 +296,5 @@ PYBIND11_MODULE(_C, module) {
   megatron_ext::bind_tokenizer(module);
   megatron_ext::bind_text(module);
   megatron_ext::bind_duplicates(module);
+  megatron_ext::bind_quality(module);
 }

@@ -21,14 +21,6 @@ std::vector<T> copied(const Column<T>& column) {
   return std::vector<T>(column.data(), column.data() + column.size());
 }
 
-// Strings lend their UTF-8 (CPython keeps it with them), which `texts` keeps alive.
-std::vector<std::string_view> views_of(const py::list& texts) {
-  std::vector<std::string_view> views;
-  views.reserve(texts.size());
-  for (const auto& text : texts) views.push_back(text.cast<std::string_view>());
-  return views;
-}
-
 py::tuple shingles(const Folding& folding, const py::list& texts, const Column<bool>& spaced,
                    std::size_t word_ngram, std::size_t character_ngram) {
   require_argument(static_cast<std::size_t>(spaced.size()) == texts.size(), "there are ", texts.size(),

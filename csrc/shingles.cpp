@@ -4,19 +4,12 @@
 
 #include "characters.h"
 #include "checks.h"
+#include "hashing.h"
 
 namespace megatron_ext {
 namespace {
 
 constexpr std::size_t kCodePoints = 0x110000;
-
-// The last two steps of SplitMix64 (Steele, Lea, Flood 2014; Stafford's variant 13): every bit of the input
-// changes half of the result's, and no two inputs have one result.
-std::uint64_t mixed(std::uint64_t value) {
-  value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9u;
-  value = (value ^ value >> 27) * 0x94D049BB133111EBu;
-  return value ^ value >> 31;
-}
 
 std::uint64_t chained(std::uint64_t hash, std::uint64_t next) {
   return mixed((hash + 0x9E3779B97F4A7C15u) ^ next);
