@@ -79,3 +79,4 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/optimizer.py
 	$(BIN)/python benchmarks/duplicates.py
 	$(BIN)/python benchmarks/labels.py
+	$(BIN)/python benchmarks/corpus.py

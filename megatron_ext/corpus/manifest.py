@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from megatron_ext.config.load import load_section
 from megatron_ext.config.section import Fraction, NonNegativeInt, PositiveInt, Section
 from megatron_ext.config.sections import TokenizerConfig
-from megatron_ext.corpus.cleaning import CleaningConfig
+from megatron_ext.corpus.cleaning.config import CleaningConfig
 from megatron_ext.corpus.counts import Category
 from megatron_ext.corpus.duplicates.config import PRESETS, MinHashConfig
 from megatron_ext.corpus.labels.identifiers import DEFAULT_IDENTIFIER

@@ -16,7 +16,7 @@ from megatron_ext.corpus.builder.parts import Part
 from megatron_ext.corpus.builder.read import read_piece
 from megatron_ext.corpus.builder.rows import Rows, SourceRows
 from megatron_ext.corpus.builder.workers import Advance
-from megatron_ext.corpus.cleaning import Cleaner
+from megatron_ext.corpus.cleaning.cleaner import Cleaner
 from megatron_ext.corpus.duplicates.content import content_hashes
 from megatron_ext.corpus.duplicates.keys import scoped
 from megatron_ext.corpus.duplicates.minhash import signatures

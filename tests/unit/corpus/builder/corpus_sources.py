@@ -8,8 +8,18 @@ from typing import Any
 
 import yaml
 
+from megatron_ext.corpus.cleaning.config import RepairConfig
+from megatron_ext.corpus.cleaning.filters import FilterConfig
+from megatron_ext.corpus.counts import CATEGORIES
+
 SAMPLE = Path(__file__).parents[4] / "examples" / "udhr" / "udhr.jsonl.gz"
 LANGUAGES = {"eng": "Latn", "fra": "Latn", "rus": "Cyrl", "arb": "Arab", "hin": "Deva", "tha": "Thai"}
+# Cleaning that changes and removes nothing: a category's keys win over all others.
+_RULES = {key: None for key in FilterConfig.model_fields if key.startswith(("min_", "max_"))} | {
+    "lorem_ipsum": False
+}
+_REPAIRS = {key: None if key == "max_line_repeats" else False for key in RepairConfig.model_fields}
+NO_CLEANING = {"categories": {name: {"filters": _RULES, "repairs": _REPAIRS} for name in CATEGORIES}}
 
 
 def sample_rows(*codes: str) -> Iterator[dict[str, Any]]:

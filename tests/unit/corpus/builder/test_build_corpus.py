@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_sources import LANGUAGES, read_shard, sample_rows, write_jsonl, write_manifest
+from corpus_sources import LANGUAGES, NO_CLEANING, read_shard, sample_rows, write_jsonl, write_manifest
 
 from megatron_ext.cli.main import main
 from megatron_ext.corpus.builder import part_file, parts, spread
@@ -21,7 +21,8 @@ TEXTS = {code: [row["text"] for row in sample_rows(code) if len(row["text"]) > 2
 
 
 def build(folder: Path, sources: list[dict[str, Any]], *, workers: int = 1, **more: Any) -> BuildReport:
-    return build_corpus(read_manifest(write_manifest(folder, sources, **more)), workers=workers)
+    manifest = write_manifest(folder, sources, **{"cleaning": NO_CLEANING, **more})
+    return build_corpus(read_manifest(manifest), workers=workers)
 
 
 def rows_of(folder: Path, counts: PartCounts) -> list[dict[str, Any]]:
@@ -56,7 +57,7 @@ def test_every_document_is_there_once_under_its_label_and_counted(tmp_path: Path
     assert set(sets) == {f"{code}_{script}" for code, script in LANGUAGES.items()}
     for code, script in LANGUAGES.items():
         counts = sets[f"{code}_{script}"]
-        assert sorted(texts_of(tmp_path, counts)) == sorted({text.strip() for text in TEXTS[code]})
+        assert sorted(texts_of(tmp_path, counts)) == sorted(set(TEXTS[code]))
         assert counts.sources == {"web": len(set(TEXTS[code]))}
         for part in (counts.train, counts.valid):
             rows = rows_of(tmp_path, part)
@@ -186,7 +187,7 @@ def test_what_was_removed_can_be_looked_at(tmp_path: Path) -> None:
         "files": str(write_jsonl(tmp_path / "a.jsonl", rows)),
         "language": {"fixed": "eng"},
     }
-    corpus = build(tmp_path, [source], removed_examples=2).corpus
+    corpus = build(tmp_path, [source], removed_examples=2, cleaning={}).corpus
     examples = {path.stem: read_shard(path) for path in (tmp_path / "corpus" / "removed").iterdir()}
     assert set(examples) == set(corpus.removed)
     assert all(len(found) == min(2, corpus.removed[rule]) for rule, found in examples.items())
@@ -197,7 +198,7 @@ def test_what_was_removed_can_be_looked_at(tmp_path: Path) -> None:
 def test_sets_are_tokenized_once_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sources = [web(tmp_path, "eng", "tha")]
     plain = build(tmp_path, sources).corpus
-    manifest = str(write_manifest(tmp_path, sources))
+    manifest = str(write_manifest(tmp_path, sources, cleaning=NO_CLEANING))
     assert main(["build-corpus", manifest, "--tokenizer-type", "ByteTokenizer"]) == 0
     assert "is not built again" in capsys.readouterr().err
     corpus = Corpus.read(tmp_path / "corpus")
