@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from megatron_ext.checkpoint.values import as_bytes
 from megatron_ext.convert import assets
 from megatron_ext.convert.dtypes import converted
 from megatron_ext.convert.families import family_of
@@ -80,7 +81,7 @@ def compare_tensors(hf_path: Path, checkpoint: Path, made: Literal["checkpoint",
 def _digest(tensor: torch.Tensor) -> bytes:
     """Of shape and bytes: unlike ==, it tells -0 from 0, and one NaN from another."""
     digest = hashlib.sha256(repr(tuple(tensor.shape)).encode())
-    digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    digest.update(as_bytes(tensor.contiguous()))
     return digest.digest()
 
 

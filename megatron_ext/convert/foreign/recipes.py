@@ -7,6 +7,7 @@ import torch
 
 from megatron_ext.checkpoint.canonical import DTYPES
 from megatron_ext.config.sections import ModelConfig
+from megatron_ext.convert.dtypes import copy_rows
 from megatron_ext.convert.llama import LLAMA
 from megatron_ext.convert.rules import Shape, Step, steps
 from megatron_ext.errors import ConversionError
@@ -84,6 +85,10 @@ class Recipes:
         """Read the parts and make the tensor."""
         recipe = self._recipes[name]
         return recipe.make([part.read() for part in recipe.parts])
+
+    def read_rows(self, name: str, places: Sequence[tuple[int, torch.Tensor]]) -> None:
+        """Fill each place with rows of a tensor, from the given one, rounded to the place's dtype."""
+        copy_rows(name, self.read(name), places)
 
     def are_same(self, one: str, other: str) -> bool:
         """Whether two tensors hold the same values."""

@@ -59,13 +59,13 @@ IMPORT_POINTS = (
     ("megatron_ext.checkpoint.canonical:CanonicalWriter.add", 9, True),
 )
 EXPORT_POINTS = (
-    ("megatron_ext.checkpoint.canonical:CanonicalReader.read_layer", 1, False),
-    ("megatron_ext.checkpoint.canonical:CanonicalReader.read_layer", 9, False),
+    ("megatron_ext.checkpoint.canonical:CanonicalReader.read_slice", 1, False),
+    ("megatron_ext.checkpoint.canonical:CanonicalReader.read_slice", 9, False),
     ("megatron_ext.convert.assets:write_json", 1, False),
     ("megatron_ext.convert.assets:write_json", 2, False),
     ("os:fsync", 2, False),
     ("megatron_ext.utils.atomic:commit_directory", 1, False),
-    ("megatron_ext.checkpoint.canonical:CanonicalReader.read_layer", 9, True),
+    ("megatron_ext.checkpoint.canonical:CanonicalReader.read_slice", 9, True),
 )
 
 
