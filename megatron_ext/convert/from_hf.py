@@ -86,6 +86,7 @@ def import_model(
     *,
     origin: Path,
     overwrite: bool,
+    dtype: DtypeName | None,
     carried_from: Path,
     carried: Sequence[str],
 ) -> Path:
@@ -97,6 +98,7 @@ def import_model(
         output: new folder.
         origin: what ``source`` reads.
         overwrite: replace an earlier import.
+        dtype: fp32, bf16 or fp16; None keeps each tensor's own.
         carried_from: folder with the tokenizer's files.
         carried: names of those files that are carried along.
 
@@ -108,9 +110,10 @@ def import_model(
     """
     family = family_of(config)
     model = family.model_config(config)
-    plan = _checked_plan(family, model, source, None)
+    wanted = dtype_named(dtype)
+    plan = _checked_plan(family, model, source, wanted)
     return _import(
-        Import(model, source, plan, None),
+        Import(model, source, plan, wanted),
         output,
         origin=origin,
         overwrite=overwrite,
