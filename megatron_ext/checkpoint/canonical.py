@@ -32,7 +32,7 @@ from torch.distributed.checkpoint.utils import _create_file_view
 
 from megatron_ext.checkpoint.manifest import DtypeName
 from megatron_ext.checkpoint.trust import BACKENDS, verify
-from megatron_ext.checkpoint.values import drop_pages, read_values
+from megatron_ext.checkpoint.values import drop_pages, read_values, round_into
 from megatron_ext.config.sections import ModelConfig
 from megatron_ext.errors import CheckpointError
 
@@ -209,11 +209,12 @@ class CanonicalReader:
             key: one of ``keys``, or of the optimizer's tensors.
             offsets: first index on each axis.
             sizes: extent on each axis.
-            out: of these sizes and the tensor's dtype; filled and returned. For what is read once: where whole pieces
-                go there, they leave the page cache.
+            out: of these sizes; filled and returned, rounded to its dtype. For what is read once: where whole pieces go
+                there, they leave the page cache.
 
         Raises:
             CheckpointError: part of the box is not in the files.
+            OverflowError: a value does not fit the dtype of ``out``.
         """
         entry = self._entry(key)
         result = out
@@ -232,7 +233,7 @@ class CanonicalReader:
             if out is not None and extent == list(chunk.sizes) and place.is_contiguous():
                 self._record(key, chunk, place)
             else:
-                place.copy_(self._record(key, chunk)[_within(start, extent, chunk.offsets)])
+                round_into(self._record(key, chunk)[_within(start, extent, chunk.offsets)], place)
         if result is None or found != math.prod(sizes):
             raise CheckpointError(
                 f"{self._folder}: {key} is incomplete: {found:,} of {math.prod(sizes):,} values"
@@ -263,11 +264,12 @@ class CanonicalReader:
                 if place is None:
                     return tensor
                 start = tensor.untyped_storage()._checkpoint_offset
-                if start is None or tensor.dtype != place.dtype or not tensor.is_contiguous():
+                if start is None or not tensor.is_contiguous():
                     record.seek(0)
-                    return place.copy_(torch.load(record, map_location="cpu", weights_only=True))
+                    round_into(torch.load(record, map_location="cpu", weights_only=True), place)
+                    return place
                 start += info.offset + int(tensor.storage_offset()) * tensor.itemsize
-                read_values(stream, start, place)
+                read_values(stream, start, place, tensor.dtype)
                 drop_pages(stream, info.offset, info.length)
             except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
                 reason = str(error).partition("\n")[0]

@@ -28,6 +28,8 @@ from megatron_ext.utils.console import get_logger, progress
 
 MODEL_YAML = "model.yaml"
 _SHOWN = 12
+# Also for a run that starts from the folder itself, which has no such option.
+_MIXED = "; to make them alike, convert with --dtype bf16, fp16 or fp32, and start from the checkpoint that this makes"
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 logger = get_logger(__name__)
@@ -212,6 +214,7 @@ def _check_contents(
 ) -> None:
     shapes = canonical_shapes(model)
     problems: list[str] = []
+    is_mixed = False
     dtypes: dict[str, torch.dtype] = {}
     for step in plan:
         expected = step.rule.hf_shapes(_shape_of(step, shapes), model)
@@ -220,7 +223,8 @@ def _check_contents(
             if source.shape(name) != shape:
                 problems.append(f"{name} is {source.shape(name)}, config.json says {shape}")
             if source.dtype(name) != dtype and wanted is None:
-                problems.append(f"{name} is {source.dtype(name)}, others of its kind {dtype}; choose a dtype")
+                problems.append(f"{name} is {source.dtype(name)}, others of its kind {dtype}")
+                is_mixed = True
     problems += [
         f"{rule.hf} differs from {rule.same_as}, although config.json ties them"
         for rule in rules
@@ -228,7 +232,7 @@ def _check_contents(
     ]
     if problems:
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise ConversionError("; ".join(problems[:_SHOWN]) + more)
+        raise ConversionError("; ".join(problems[:_SHOWN]) + more + (_MIXED if is_mixed else ""))
 
 
 def _is_same(source: TensorSource, rule: Tied) -> bool:

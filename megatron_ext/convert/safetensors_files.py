@@ -6,13 +6,12 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from megatron_ext.checkpoint.values import as_bytes, drop_pages, read_values
-from megatron_ext.convert.dtypes import BLOCK, copy_converted
 from megatron_ext.convert.rules import Shape
 from megatron_ext.errors import ConversionError
 
@@ -109,23 +108,12 @@ class SafetensorsReader:
         try:
             with path.open("rb") as stream:
                 for row, place in places:
-                    if place.dtype == dtype:
-                        read_values(stream, start + row * row_bytes, place)
-                    else:
-                        _read_converted(name, stream, start + row * row_bytes, dtype, place)
+                    read_values(stream, start + row * row_bytes, place, dtype)
                 drop_pages(stream, start, shape[0] * row_bytes)
+        except OverflowError as error:
+            raise ConversionError(f"{name} {error}") from error
         except (EOFError, OSError) as error:
             raise ConversionError(f"{path}: cannot read {name}: {error}") from error
-
-
-def _read_converted(name: str, stream: BinaryIO, start: int, dtype: torch.dtype, place: torch.Tensor) -> None:
-    """Read values of ``dtype`` into a tensor of another, a block at a time."""
-    block = torch.empty(min(BLOCK, place.numel()), dtype=dtype)
-    for part in torch.split(place.view(-1), BLOCK):
-        values = block[: part.numel()]
-        read_values(stream, start, values)
-        copy_converted(name, values, part)
-        start += values.nbytes
 
 
 def write_shards(
