@@ -3,9 +3,10 @@
 Each conversion runs in a fresh process. Its peak memory is the largest RssAnon (heap and stack, interpreter and
 libraries included; not the pages of mapped files, which the system takes back at need) that /proc showed, read every
 5 ms; the peak of all resident pages, VmHWM, stands beside it. The goal is 2 × the largest tensor + 300 MB. Times
-include fsync, of the copy too, and begin with the input out of the page cache.
+include fsync, of the copy too, and begin with the input out of the page cache; copy and conversion take turns, and
+the best of each counts. Memory when the type changes is measured on two layers: the largest tensor is the same.
 
-    python benchmarks/convert.py [--num-layers N] [--folder D] [--output FILE.json]
+    python benchmarks/convert.py [--num-layers N] [--repeats N] [--folder D] [--output FILE.json]
 """
 
 import argparse
@@ -16,22 +17,25 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from safetensors import safe_open
-from timing import process_megabytes, seconds
+from timing import REPEATS, process_megabytes, seconds
 
-from megatron_ext.checkpoint.canonical import canonical_shapes
+from megatron_ext.checkpoint.canonical import DTYPES, canonical_shapes
+from megatron_ext.checkpoint.manifest import DtypeName
 from megatron_ext.config.sections import ModelConfig
 from megatron_ext.convert.assets import CONFIG, write_json
-from megatron_ext.convert.families import DEFAULT_FAMILY
 from megatron_ext.convert.from_hf import import_hf
+from megatron_ext.convert.llama import LLAMA
 from megatron_ext.convert.rules import steps
 from megatron_ext.convert.safetensors_files import TensorInfo, write_shards
 from megatron_ext.convert.to_hf import export_hf
@@ -43,11 +47,12 @@ LLAMA_2_7B = ModelConfig(
 )  # fmt: skip
 SAMPLE_INTERVAL_S = 0.005
 EXTRA_MB = 300
+ROUNDED: tuple[DtypeName, ...] = ("fp32", "fp16")
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """One direction, beside a copy of its input files.
+    """One conversion, beside a copy of its input files.
 
     Attributes:
         peak_anonymous_mb: largest RssAnon of the process, everything in it included.
@@ -59,10 +64,18 @@ class Conversion:
     peak_anonymous_mb: float
     peak_resident_mb: float
 
-    @property
-    def times_a_copy(self) -> float:
-        """How much longer than copying the files."""
-        return self.seconds / self.copy_seconds
+
+def in_turns(turns: Sequence[Conversion]) -> dict[str, object]:
+    """The shortest times and the largest sizes."""
+    best, copied = min(turn.seconds for turn in turns), min(turn.copy_seconds for turn in turns)
+    return {
+        "seconds": best,
+        "copy_seconds": copied,
+        "times_a_copy": best / copied,
+        "peak_anonymous_mb": max(turn.peak_anonymous_mb for turn in turns),
+        "peak_resident_mb": max(turn.peak_resident_mb for turn in turns),
+        "turns": [asdict(turn) for turn in turns],
+    }
 
 
 def make_source(folder: Path, model: ModelConfig) -> list[TensorInfo]:
@@ -70,7 +83,7 @@ def make_source(folder: Path, model: ModelConfig) -> list[TensorInfo]:
     shapes = canonical_shapes(model)
     infos = [
         TensorInfo(name, torch.bfloat16, shape)
-        for step in steps(DEFAULT_FAMILY.rules(model), model.num_layers)
+        for step in steps(LLAMA.rules(model), model.num_layers)
         for name, shape in zip(
             step.hf_names,
             step.rule.hf_shapes(shapes[step.rule.canonical][step.layer is not None :], model),
@@ -80,15 +93,16 @@ def make_source(folder: Path, model: ModelConfig) -> list[TensorInfo]:
     largest = max(torch.Size(info.shape).numel() for info in infos)
     generator = torch.Generator().manual_seed(0)
     pool = torch.randint(-(2**15), 2**15, (largest + len(infos),), dtype=torch.int16, generator=generator)
+    pool &= ~(1 << 14)  # the exponent's first bit: all lie between -2 and 2, which every type can hold
 
     def tensors() -> Iterator[tuple[str, torch.Tensor]]:
         for start, info in enumerate(infos):
             end = start + torch.Size(info.shape).numel()
             yield info.name, pool[start:end].view(torch.bfloat16).view(info.shape)
 
-    folder.mkdir()
+    folder.mkdir(parents=True)
     write_shards(folder, infos, tensors())
-    write_json(folder / CONFIG, DEFAULT_FAMILY.hf_config(model))
+    write_json(folder / CONFIG, LLAMA.hf_config(model))
     return infos
 
 
@@ -120,6 +134,7 @@ def measured(convert: Callable[[Path, Path], Path], source: Path, target: Path) 
     copied = target.with_name("copy")
     copy_seconds = seconds(lambda: copy(source, copied))
     shutil.rmtree(copied)
+    shutil.rmtree(target, ignore_errors=True)  # of the turn before
     forget(source)
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
@@ -152,35 +167,47 @@ def digests(folder: Path) -> dict[str, str]:
     return found
 
 
-def run(folder: Path, model: ModelConfig) -> dict[str, object]:
+def run(folder: Path, model: ModelConfig, repeats: int) -> dict[str, object]:
     """Make the source, convert it there and back, compare."""
     infos = make_source(folder / "hf", model)
+    source, checkpoint, out = folder / "hf", folder / "checkpoint", folder / "out"
+    importing = [measured(import_hf, source, checkpoint) for _ in range(repeats)]
+    exporting = [measured(export_hf, checkpoint, out) for _ in range(repeats)]
+    is_exact = digests(source) == digests(out)
+    shutil.rmtree(folder)
     largest_mb = max(info.num_bytes for info in infos) / 1e6
-    importing = measured(import_hf, folder / "hf", folder / "checkpoint")
-    exporting = measured(export_hf, folder / "checkpoint", folder / "out")
-    shutil.rmtree(folder / "checkpoint")
-    is_exact = digests(folder / "hf") == digests(folder / "out")
     return {
         "num_layers": model.num_layers,
         "gigabytes": sum(info.num_bytes for info in infos) / 1e9,
-        "largest_tensor_mb": largest_mb,
         "memory_goal_mb": 2 * largest_mb + EXTRA_MB,
         "is_exact": is_exact,
         "cpus": os.cpu_count(),
-        "from_hf": {**asdict(importing), "times_a_copy": importing.times_a_copy},
-        "to_hf": {**asdict(exporting), "times_a_copy": exporting.times_a_copy},
+        "from_hf": in_turns(importing),
+        "to_hf": in_turns(exporting),
     }
 
 
-def show(result: dict[str, object]) -> None:
+def run_rounded(folder: Path, dtype: DtypeName) -> dict[str, object]:
+    """Memory of both directions on the way from bf16 to another type, by the larger of which the goal is set."""
+    model = LLAMA_2_7B.model_copy(update={"num_layers": 2})
+    largest = max(torch.Size(info.shape).numel() for info in make_source(folder / "hf", model))
+    importing = measured(partial(import_hf, dtype=dtype), folder / "hf", folder / "rounded")
+    kept = import_hf(folder / "hf", folder / "kept")
+    exporting = measured(partial(export_hf, dtype=dtype), kept, folder / "out")
+    shutil.rmtree(folder)
+    return {
+        "memory_goal_mb": 2 * largest * DTYPES[dtype].itemsize / 1e6 + EXTRA_MB,
+        "from_hf": in_turns([importing]),
+        "to_hf": in_turns([exporting]),
+    }
+
+
+def show(result: dict[str, Any], title: str) -> None:
     """Print the table."""
-    title = f"{result['gigabytes']:.1f} GB, {result['num_layers']} layers, exact: {result['is_exact']}"
     columns = ("seconds", "copy_seconds", "times_a_copy", "peak_anonymous_mb", "peak_resident_mb")
     table = Table("", *columns, title=title, caption=f"memory goal: {result['memory_goal_mb']:,.0f} MB")
     for direction in ("from_hf", "to_hf"):
-        figures = result[direction]
-        if isinstance(figures, dict):
-            table.add_row(direction, *(f"{figures[column]:,.1f}" for column in columns))
+        table.add_row(direction, *(f"{result[direction][column]:,.1f}" for column in columns))
     Console().print(table)
 
 
@@ -188,14 +215,18 @@ def main() -> None:
     """Measure, print, write JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--num-layers", type=int, default=LLAMA_2_7B.num_layers)
+    parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--folder", type=Path, help="where the files go for a while: 3 × their size")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "convert.json")
     arguments = parser.parse_args()
     model = LLAMA_2_7B.model_copy(update={"num_layers": arguments.num_layers})
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        result = run(Path(folder), model)
-    show(result)
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        result = run(Path(folder) / "kept", model, arguments.repeats)
+        rounded = {dtype: run_rounded(Path(folder) / dtype, dtype) for dtype in ROUNDED}
+    show(result, f"{result['gigabytes']:.1f} GB, {model.num_layers} layers, exact: {result['is_exact']}")
+    for dtype, figures in rounded.items():
+        show(figures, f"bf16 to {dtype}, 2 layers")
+    arguments.output.write_text(json.dumps({**result, "rounded": rounded}, indent=2) + "\n", encoding="utf-8")
     if not result["is_exact"]:
         raise SystemExit("the round trip changed values")
 

@@ -32,6 +32,7 @@ from torch.distributed.checkpoint.utils import _create_file_view
 
 from megatron_ext.checkpoint.manifest import DtypeName
 from megatron_ext.checkpoint.trust import BACKENDS, verify
+from megatron_ext.checkpoint.values import drop_pages, read_values, round_into
 from megatron_ext.config.sections import ModelConfig
 from megatron_ext.errors import CheckpointError
 
@@ -189,43 +190,50 @@ class CanonicalReader:
         """Element type of a tensor."""
         return self._entry(key).properties.dtype
 
-    def read(self, key: str, rows: int | None = None) -> torch.Tensor:
-        """The whole tensor, or its first ``rows`` rows, on the CPU."""
+    def read(self, key: str) -> torch.Tensor:
+        """The whole tensor, on the CPU."""
         shape = self.shape(key)
-        sizes = shape if rows is None else (rows, *shape[1:])
-        return self.read_slice(key, [0] * len(shape), sizes)
+        return self.read_slice(key, [0] * len(shape), shape)
 
     def read_layer(self, key: str, layer: int) -> torch.Tensor:
         """One layer of a stacked tensor, without the layer axis."""
         shape = self.shape(key)
         return self.read_slice(key, [layer] + [0] * (len(shape) - 1), (1, *shape[1:])).squeeze(0)
 
-    def read_slice(self, key: str, offsets: Sequence[int], sizes: Sequence[int]) -> torch.Tensor:
+    def read_slice(
+        self, key: str, offsets: Sequence[int], sizes: Sequence[int], out: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """A box of a tensor, put together from the saved pieces that overlap it, on the CPU.
 
         Args:
             key: one of ``keys``, or of the optimizer's tensors.
             offsets: first index on each axis.
             sizes: extent on each axis.
+            out: of these sizes; filled and returned, rounded to its dtype. For what is read once: where whole pieces go
+                there, they leave the page cache.
 
         Raises:
             CheckpointError: part of the box is not in the files.
+            OverflowError: a value does not fit the dtype of ``out``.
         """
         entry = self._entry(key)
-        result: torch.Tensor | None = None
+        result = out
         found = 0
         for chunk in entry.chunks:
             box = _overlap(offsets, sizes, chunk.offsets, chunk.sizes)
             if box is None:
                 continue
             start, extent = box
-            piece = self._record(key, chunk)[_within(start, extent, chunk.offsets)]
             found += math.prod(extent)
-            if extent == list(sizes):
-                return piece
+            if result is None and extent == list(sizes):
+                return self._record(key, chunk)[_within(start, extent, chunk.offsets)]
             if result is None:
                 result = torch.empty(list(sizes), dtype=entry.properties.dtype)
-            result[_within(start, extent, offsets)] = piece
+            place = result[_within(start, extent, offsets)]
+            if out is not None and extent == list(chunk.sizes) and place.is_contiguous():
+                self._record(key, chunk, place)
+            else:
+                round_into(self._record(key, chunk)[_within(start, extent, chunk.offsets)], place)
         if result is None or found != math.prod(sizes):
             raise CheckpointError(
                 f"{self._folder}: {key} is incomplete: {found:,} of {math.prod(sizes):,} values"
@@ -237,7 +245,10 @@ class CanonicalReader:
             raise CheckpointError(f"{self._folder}: no tensor {key}")
         return self._tensors[key]
 
-    def _record(self, key: str, chunk: ChunkStorageMetadata) -> torch.Tensor:
+    def _record(
+        self, key: str, chunk: ChunkStorageMetadata, place: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """A saved piece; in ``place``, which is contiguous, if there is one."""
         info = self._storage.get(MetadataIndex(key, chunk.offsets))
         if info is None:
             raise CheckpointError(f"{self._folder}: {key} at {tuple(chunk.offsets)} is in no file")
@@ -245,17 +256,27 @@ class CanonicalReader:
         with path.open("rb") as stream:
             record: Any = _create_file_view(stream, info.offset, info.length)
             try:
-                tensor = torch.load(record, map_location="cpu", weights_only=True)
+                tensor = torch.load(
+                    record, map_location="cpu" if place is None else "meta", weights_only=True
+                )
+                if not isinstance(tensor, torch.Tensor) or tensor.shape != chunk.sizes:
+                    raise ValueError(f"not a tensor of {tuple(chunk.sizes)}")
+                if place is None:
+                    return tensor
+                start = tensor.untyped_storage()._checkpoint_offset
+                if start is None or not tensor.is_contiguous():
+                    record.seek(0)
+                    round_into(torch.load(record, map_location="cpu", weights_only=True), place)
+                    return place
+                start += info.offset + int(tensor.storage_offset()) * tensor.itemsize
+                read_values(stream, start, place, tensor.dtype)
+                drop_pages(stream, info.offset, info.length)
             except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
                 reason = str(error).partition("\n")[0]
                 raise CheckpointError(
                     f"{path}: {key} at byte {info.offset:,} is damaged: {reason}"
                 ) from error
-        if not isinstance(tensor, torch.Tensor) or tensor.shape != chunk.sizes:
-            raise CheckpointError(
-                f"{path}: {key} at byte {info.offset:,} is not a tensor of {tuple(chunk.sizes)}"
-            )
-        return tensor
+        return place
 
 
 def _overlap(

@@ -3,10 +3,13 @@
 import argparse
 import importlib.util
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from megatron_ext.checkpoint.manifest import DtypeName
-from megatron_ext.cli.convert_foreign import FRAMEWORKS, add_frameworks, run_framework
+from megatron_ext.cli.convert_foreign import FRAMEWORKS, add_frameworks, read_framework, run_framework
+
+if TYPE_CHECKING:
+    from megatron_ext.convert.verify import Compared
 
 KEEP = "keep"
 EPILOG = """\
@@ -64,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a run's checkpoint folder (its latest), or one iter_… folder",
     )
     exporting.add_argument("--output", type=Path, required=True, metavar="D", help="model folder to make")
-    for direction in (importing, exporting):
+    for direction in (importing, exporting, *add_frameworks(directions)):
         direction.add_argument(
             "--dtype",
             choices=(KEEP, *get_args(DtypeName)),
@@ -77,9 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         direction.add_argument(
             "--verify",
             action="store_true",
-            help="read both sides again: compare every tensor by hash and, with transformers, logits on a prompt",
+            help="read both sides again: compare every tensor by hash and, if transformers can read it, logits on a "
+            "prompt",
         )
-    add_frameworks(directions)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -92,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     model_yaml = output / MODEL_YAML
     if arguments.direction != "to-hf":
         folder = (
-            run_framework(arguments)
+            run_framework(arguments, _dtype(arguments))
             if arguments.direction in FRAMEWORKS
             else import_hf(arguments.hf_path, output, arguments.overwrite, _dtype(arguments))
         )
@@ -101,8 +104,10 @@ def run(arguments: argparse.Namespace) -> int:
             f"next: name {model_yaml} under defaults: in a run's YAML, and start from the weights with\n"
             f"  ./launch.sh RUN.yaml checkpoint.load={output}"
         )
-        if arguments.direction == "from-hf" and arguments.verify:
+        if arguments.verify and arguments.direction == "from-hf":
             _verify(arguments.hf_path, output, "checkpoint", None)
+        elif arguments.verify:
+            _verify_framework(arguments)
     else:
         export_hf(arguments.checkpoint, output, _dtype(arguments), arguments.overwrite)
         print(
@@ -124,11 +129,7 @@ def _verify(
     """Say what was compared, and what was not; a difference ends the command."""
     from megatron_ext.convert.verify import compare_tensors  # noqa: PLC0415 - see run
 
-    found = compare_tensors(hf_path, checkpoint, made)
-    rounded = f", {found.rounded} of them after the same rounding" if found.rounded else ""
-    print(f"verified: {found.tensors} tensors ({_shown(found.num_bytes)}) equal by SHA-256{rounded}")
-    if found.left_out:
-        print(f"not compared, as no model needs them: {', '.join(found.left_out)}")
+    _say(compare_tensors(hf_path, checkpoint, made))
     if importlib.util.find_spec("transformers") is None:
         print("not compared: logits, as transformers is not installed")
         return
@@ -139,6 +140,24 @@ def _verify(
         f"verified: logits of {logits.tokens} tokens, from megatron-core and from transformers in {logits.dtype}, "
         f"differ by {logits.largest_difference:.2g} at most ({logits.allowed:.2g} allowed)"
     )
+
+
+def _verify_framework(arguments: argparse.Namespace) -> None:
+    from megatron_ext.convert.verify import compare_model  # noqa: PLC0415 - see run
+
+    source, config = read_framework(arguments)
+    _say(compare_model(source, config, arguments.input, arguments.output, "checkpoint"))
+    print(
+        f"not compared: logits, as transformers cannot read {arguments.input}; what the tensors mean is taken from "
+        "the format's definition"
+    )
+
+
+def _say(found: "Compared") -> None:
+    rounded = f", {found.rounded} of them after the same rounding" if found.rounded else ""
+    print(f"verified: {found.tensors} tensors ({_shown(found.num_bytes)}) equal by SHA-256{rounded}")
+    if found.left_out:
+        print(f"not compared, as no model needs them: {', '.join(found.left_out)}")
 
 
 def _gigabytes(folder: Path) -> str:

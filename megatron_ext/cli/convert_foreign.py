@@ -3,7 +3,12 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from megatron_ext.checkpoint.manifest import DtypeName
+
+if TYPE_CHECKING:
+    from megatron_ext.convert.foreign.recipes import Recipes
 
 META = """\
 Make a checkpoint out of a Llama folder as Meta distributes it: params.json and consolidated.*.pth, for any
@@ -74,8 +79,11 @@ FRAMEWORKS: dict[str, Framework] = {
 }
 
 
-def add_frameworks(directions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Define a direction for each framework."""
+def add_frameworks(
+    directions: "argparse._SubParsersAction[argparse.ArgumentParser]",
+) -> list[argparse.ArgumentParser]:
+    """Define a direction for each framework, without the options that all directions have."""
+    parsers = []
     for name, framework in FRAMEWORKS.items():
         parser = directions.add_parser(
             name,
@@ -95,20 +103,18 @@ def add_frameworks(directions: "argparse._SubParsersAction[argparse.ArgumentPars
         )
         for option in framework.options:
             parser.add_argument(option.flag, type=option.type, choices=option.choices, help=option.help)
-        parser.add_argument(
-            "--overwrite", action="store_true", help="replace an earlier output of this command"
-        )
+        parsers.append(parser)
+    return parsers
 
 
-def run_framework(arguments: argparse.Namespace) -> Path:
-    """Import what the arguments name; returns the folder of the checkpoint."""
+def read_framework(arguments: argparse.Namespace) -> "tuple[Recipes, dict[str, Any]]":
+    """The tensors that the arguments name, and a ``config.json`` for them."""
     # Here, because they import torch: --help does not wait for it.
-    from megatron_ext.convert.foreign.importing import import_foreign  # noqa: PLC0415
     from megatron_ext.convert.foreign.megatron import read_megatron  # noqa: PLC0415
     from megatron_ext.convert.foreign.meta import read_meta  # noqa: PLC0415
     from megatron_ext.convert.foreign.neox import read_neox  # noqa: PLC0415
 
-    readers: dict[str, Callable[..., Any]] = {
+    readers: dict[str, Callable[..., tuple[Recipes, dict[str, Any]]]] = {
         "from-meta": read_meta,
         "from-megatron": read_megatron,
         "from-neox": read_neox,
@@ -116,9 +122,18 @@ def run_framework(arguments: argparse.Namespace) -> Path:
     names = [
         option.flag.removeprefix("--").replace("-", "_") for option in FRAMEWORKS[arguments.direction].options
     ]
-    model = readers[arguments.direction](
-        arguments.input, **{name: getattr(arguments, name) for name in names}
-    )
+    return readers[arguments.direction](arguments.input, **{name: getattr(arguments, name) for name in names})
+
+
+def run_framework(arguments: argparse.Namespace, dtype: DtypeName | None) -> Path:
+    """Import what the arguments name; returns the folder of the checkpoint."""
+    from megatron_ext.convert.foreign.importing import import_foreign  # noqa: PLC0415 - see read_framework
+
     return import_foreign(
-        model, arguments.input, arguments.output, tokenizer=arguments.tokenizer, overwrite=arguments.overwrite
+        read_framework(arguments),
+        arguments.input,
+        arguments.output,
+        tokenizer=arguments.tokenizer,
+        overwrite=arguments.overwrite,
+        dtype=dtype,
     )

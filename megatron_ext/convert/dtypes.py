@@ -1,9 +1,12 @@
 """Weights in another precision, without turning a number into infinity unnoticed."""
 
+from collections.abc import Sequence
+
 import torch
 
 from megatron_ext.checkpoint.canonical import DTYPES
 from megatron_ext.checkpoint.manifest import DtypeName
+from megatron_ext.checkpoint.values import round_into
 from megatron_ext.errors import ConversionError
 
 
@@ -28,7 +31,19 @@ def converted(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tens
     """
     if tensor.dtype is dtype:
         return tensor
-    result = tensor.to(dtype)
-    if dtype is torch.float16 and bool((result.isinf() & tensor.isfinite()).any()):
-        raise ConversionError(f"{name} holds values too large for fp16; choose bf16 or fp32")
+    result = torch.empty(tensor.shape, dtype=dtype)
+    copy_rows(name, tensor, [(0, result)])
     return result
+
+
+def copy_rows(name: str, source: torch.Tensor, places: Sequence[tuple[int, torch.Tensor]]) -> None:
+    """Fill each place with rows of ``source``, from the given one, rounded to the place's dtype.
+
+    Raises:
+        ConversionError: as for ``converted``.
+    """
+    try:
+        for row, place in places:
+            round_into(source[row : row + place.shape[0]], place)
+    except OverflowError as error:
+        raise ConversionError(f"{name} {error}") from error

@@ -14,18 +14,22 @@ from megatron_ext.checkpoint.manifest import DtypeName, Manifest, writer_version
 from megatron_ext.checkpoint.store import LATEST, CheckpointStore
 from megatron_ext.config.sections import ModelConfig
 from megatron_ext.convert import assets
-from megatron_ext.convert.dtypes import converted, dtype_named
+from megatron_ext.convert.dtypes import dtype_named
 from megatron_ext.convert.families import family_of
 from megatron_ext.convert.hf_source import TensorSource, open_weights
 from megatron_ext.convert.output import output_directory
-from megatron_ext.convert.read_ahead import read_ahead
 from megatron_ext.convert.rules import LAYER, Drop, Family, Rule, Shape, Step, Tied, steps
+from megatron_ext.convert.streaming.memory import TwoTensors
+from megatron_ext.convert.streaming.read_ahead import read_ahead
+from megatron_ext.convert.streaming.rows import fill
 from megatron_ext.errors import ConversionError
 from megatron_ext.utils.atomic import write_text
 from megatron_ext.utils.console import get_logger, progress
 
 MODEL_YAML = "model.yaml"
 _SHOWN = 12
+# Also for a run that starts from the folder itself, which has no such option.
+_MIXED = "; to make them alike, convert with --dtype bf16, fp16 or fp32, and start from the checkpoint that this makes"
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 logger = get_logger(__name__)
@@ -84,6 +88,7 @@ def import_model(
     *,
     origin: Path,
     overwrite: bool,
+    dtype: DtypeName | None,
     carried_from: Path,
     carried: Sequence[str],
 ) -> Path:
@@ -95,6 +100,7 @@ def import_model(
         output: new folder.
         origin: what ``source`` reads.
         overwrite: replace an earlier import.
+        dtype: fp32, bf16 or fp16; None keeps each tensor's own.
         carried_from: folder with the tokenizer's files.
         carried: names of those files that are carried along.
 
@@ -106,9 +112,10 @@ def import_model(
     """
     family = family_of(config)
     model = family.model_config(config)
-    plan = _checked_plan(family, model, source, None)
+    wanted = dtype_named(dtype)
+    plan = _checked_plan(family, model, source, wanted)
     return _import(
-        Import(model, source, plan, None),
+        Import(model, source, plan, wanted),
         output,
         origin=origin,
         overwrite=overwrite,
@@ -207,6 +214,7 @@ def _check_contents(
 ) -> None:
     shapes = canonical_shapes(model)
     problems: list[str] = []
+    is_mixed = False
     dtypes: dict[str, torch.dtype] = {}
     for step in plan:
         expected = step.rule.hf_shapes(_shape_of(step, shapes), model)
@@ -215,7 +223,8 @@ def _check_contents(
             if source.shape(name) != shape:
                 problems.append(f"{name} is {source.shape(name)}, config.json says {shape}")
             if source.dtype(name) != dtype and wanted is None:
-                problems.append(f"{name} is {source.dtype(name)}, others of its kind {dtype}; choose a dtype")
+                problems.append(f"{name} is {source.dtype(name)}, others of its kind {dtype}")
+                is_mixed = True
     problems += [
         f"{rule.hf} differs from {rule.same_as}, although config.json ties them"
         for rule in rules
@@ -223,7 +232,7 @@ def _check_contents(
     ]
     if problems:
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise ConversionError("; ".join(problems[:_SHOWN]) + more)
+        raise ConversionError("; ".join(problems[:_SHOWN]) + more + (_MIXED if is_mixed else ""))
 
 
 def _is_same(source: TensorSource, rule: Tied) -> bool:
@@ -237,25 +246,28 @@ def _shape_of(step: Step, shapes: dict[str, Shape]) -> Shape:
 
 def _write_tensors(folder: Path, what: Import) -> None:
     source, plan, model = what.source, what.plan, what.model
+    shapes = canonical_shapes(model)
+    unfilled = {
+        step: torch.empty(
+            _shape_of(step, shapes), dtype=what.wanted or source.dtype(step.hf_names[0]), device="meta"
+        )
+        for step in plan
+    }
+    memory = TwoTensors(list(unfilled.values()))
+
+    def filled(step: Step) -> torch.Tensor:
+        whole = memory.like(unfilled[step])
+        fill(whole, source, step, model)
+        return whole
+
     total = sum(_num_bytes(source, name) for step in plan for name in step.hf_names)
     with (
-        CanonicalWriter(folder, canonical_shapes(model)) as writer,
+        CanonicalWriter(folder, shapes) as writer,
         progress("importing", total, "bytes") as advance,
     ):
-        wholes = read_ahead(lambda step: _whole(source, step, model, what.wanted), plan)
-        for step, whole in zip(plan, wholes, strict=True):
+        for step, whole in zip(plan, read_ahead(filled, plan), strict=True):
             writer.add(step.rule.canonical, whole, step.layer)
             advance(sum(_num_bytes(source, name) for name in step.hf_names), step.hf_names[-1])
-
-
-def _whole(source: TensorSource, step: Step, model: ModelConfig, wanted: torch.dtype | None) -> torch.Tensor:
-    parts = [source.read(name) for name in step.hf_names]
-    fused = step.rule.fuse(parts, model)
-    if wanted is not None and wanted != fused.dtype:
-        # After fusing: the parts lie in the file's pages, and only the whole takes memory of its own.
-        return converted(" or ".join(step.hf_names), fused, wanted)
-    # A tensor that has only changed its name is still in the file: read it here, not when it is written.
-    return fused.clone() if fused is parts[0] else fused
 
 
 def _num_bytes(source: TensorSource, name: str) -> int:

@@ -1,7 +1,6 @@
 """A Hugging Face folder read as a checkpoint is: canonical tensors, fused as they are read, slice by slice."""
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -9,9 +8,7 @@ import torch
 from megatron_ext.checkpoint.canonical import canonical_shapes
 from megatron_ext.convert.from_hf import open_hf
 from megatron_ext.convert.rules import Step
-
-Run = tuple[int, int, int, int]
-"""Part of a rule, first row in it, first row in the slice, number of rows."""
+from megatron_ext.convert.streaming.rows import by_part, runs
 
 
 class HFSlices:
@@ -64,24 +61,9 @@ class HFSlices:
         columns = tuple(
             slice(start, start + size) for start, size in zip(offsets[1:], target.shape[1:], strict=True)
         )
-        runs = sorted(self._runs(step, offsets[0], target.shape[0]))
-        for part, of_part in itertools.groupby(runs, key=lambda run: run[0]):
+        found = runs(self._source, step, self.model, offsets[0], target.shape[0])
+        for part, of_part in by_part(found):
             tensor = self._source.read(step.hf_names[part])
-            for _, source_row, row, count in of_part:
-                target[row : row + count] = tensor[(slice(source_row, source_row + count), *columns)]
-
-    def _runs(self, step: Step, first: int, count: int) -> Iterator[Run]:
-        """Where rows of a fused tensor come from.
-
-        A rule only moves rows, so it is asked to fuse their numbers. Parts are numbered one apart, or the last row of
-        one and the first of the next would pass for neighbours.
-        """
-        rows = [self._source.shape(name)[0] for name in step.hf_names]
-        starts = [0, *itertools.accumulate(size + 1 for size in rows)]
-        numbers = [torch.arange(start, start + size) for start, size in zip(starts, rows, strict=False)]
-        wanted = step.rule.fuse(numbers, self.model)[first : first + count]
-        breaks = ((wanted[1:] - wanted[:-1]) != 1).nonzero().flatten() + 1
-        for begin, end in itertools.pairwise([0, *breaks.tolist(), len(wanted)]):
-            number = int(wanted[begin])
-            part = max(index for index, start in enumerate(starts) if start <= number)
-            yield part, number - starts[part], begin, end - begin
+            for run in of_part:
+                rows = slice(run.source_row, run.source_row + run.num_rows)
+                target[run.row : run.row + run.num_rows] = tensor[(rows, *columns)]

@@ -1,5 +1,6 @@
 """The weights of a Hugging Face folder, in whichever kind of file they are."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +30,10 @@ class TensorSource(Protocol):
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor, backed by the file where it can be."""
+        ...
+
+    def read_rows(self, name: str, places: Sequence[tuple[int, torch.Tensor]]) -> None:
+        """Fill each place with rows of a tensor, from the given one, rounded to the place's dtype."""
         ...
 
 

@@ -1,10 +1,12 @@
 """A Hugging Face folder's tensors from before safetensors: ``pytorch_model*.bin``, read without running code."""
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from megatron_ext.convert.dtypes import copy_rows
 from megatron_ext.convert.rules import Shape
 from megatron_ext.convert.safetensors_files import DTYPE_CODES, indexed_files
 from megatron_ext.errors import ConversionError
@@ -60,6 +62,10 @@ class PickledReader:
     def read(self, name: str) -> torch.Tensor:
         """One tensor. The file is mapped for it alone: a mapping that stays counts as memory in use."""
         return _load(self._places[name])[name]
+
+    def read_rows(self, name: str, places: Sequence[tuple[int, torch.Tensor]]) -> None:
+        """Fill each place with rows of a tensor, from the given one, rounded to the place's dtype."""
+        copy_rows(name, self.read(name), places)
 
 
 def _load(path: Path) -> dict[str, torch.Tensor]:

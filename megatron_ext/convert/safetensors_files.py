@@ -2,14 +2,16 @@
 
 import itertools
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from megatron_ext.checkpoint.values import as_bytes, drop_pages, read_values
 from megatron_ext.convert.rules import Shape
 from megatron_ext.errors import ConversionError
 
@@ -34,6 +36,14 @@ class TensorInfo:
     def num_bytes(self) -> int:
         """Size of the values."""
         return self.dtype.itemsize * torch.Size(self.shape).numel()
+
+
+class Stored(NamedTuple):
+    """Where a file holds a tensor: ``start`` is the first byte of its values."""
+
+    shape: Shape
+    code: str
+    start: int
 
 
 class SafetensorsReader:
@@ -61,7 +71,7 @@ class SafetensorsReader:
 
     def shape(self, name: str) -> Shape:
         """Shape of a tensor, from the header."""
-        return tuple(self._files[self._places[name]][name][0])
+        return self._files[self._places[name]][name].shape
 
     def dtype(self, name: str) -> torch.dtype:
         """Element type of a tensor.
@@ -69,7 +79,7 @@ class SafetensorsReader:
         Raises:
             ConversionError: it is none that can be trained.
         """
-        code = self._files[self._places[name]][name][1]
+        code = self._files[self._places[name]][name].code
         if code not in _DTYPES:
             supported = ", ".join(_DTYPES)
             raise ConversionError(f"{self._places[name]}: {name} is of type {code}; supported: {supported}")
@@ -83,6 +93,26 @@ class SafetensorsReader:
                 tensor: torch.Tensor = stream.get_tensor(name)
                 return tensor
         except (SafetensorError, OSError) as error:
+            raise ConversionError(f"{path}: cannot read {name}: {error}") from error
+
+    def read_rows(self, name: str, places: Sequence[tuple[int, torch.Tensor]]) -> None:
+        """Fill each place with rows of a tensor, from the given one; its values are rounded to the place's dtype.
+
+        Nothing is mapped, and what was read leaves the page cache to what is written.
+
+        Raises:
+            ConversionError: the file has become shorter, or a value does not fit the dtype.
+        """
+        path, dtype, shape = self._places[name], self.dtype(name), self.shape(name)
+        start, row_bytes = self._files[path][name].start, dtype.itemsize * math.prod(shape[1:])
+        try:
+            with path.open("rb") as stream:
+                for row, place in places:
+                    read_values(stream, start + row * row_bytes, place, dtype)
+                drop_pages(stream, start, shape[0] * row_bytes)
+        except OverflowError as error:
+            raise ConversionError(f"{name} {error}") from error
+        except (EOFError, OSError) as error:
             raise ConversionError(f"{path}: cannot read {name}: {error}") from error
 
 
@@ -149,7 +179,7 @@ def _write_file(path: Path, infos: Sequence[TensorInfo], tensors: Iterator[tuple
         for info, (name, tensor) in zip(infos, tensors, strict=True):
             if (name, tensor.dtype, tuple(tensor.shape)) != (info.name, info.dtype, info.shape):
                 raise ConversionError(f"{name}: {tensor.dtype} {tuple(tensor.shape)}, planned was {info}")
-            stream.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+            stream.write(as_bytes(tensor.contiguous()))
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -178,11 +208,22 @@ def indexed_files(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _headers(path: Path) -> dict[str, tuple[list[int], str]]:
-    """Shape and dtype code of every tensor in a file."""
+def _headers(path: Path) -> dict[str, Stored]:
+    """What a file holds, by name."""
     try:
-        with safe_open(path, framework="pt") as stream:
+        with safe_open(path, framework="pt") as stream:  # it checks every offset against the file's size
             slices = {name: stream.get_slice(name) for name in stream.keys()}  # noqa: SIM118 - not a dict
-            return {name: (part.get_shape(), part.get_dtype()) for name, part in slices.items()}
-    except (SafetensorError, OSError) as error:
+            return {
+                name: Stored(tuple(part.get_shape()), part.get_dtype(), start)
+                for (name, part), start in zip(slices.items(), _starts(path, list(slices)), strict=True)
+            }
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ConversionError(f"{path}: not a complete safetensors file: {error}") from error
+
+
+def _starts(path: Path, names: Sequence[str]) -> list[int]:
+    """First byte of each tensor, which the safetensors package keeps to itself; see ``_write_file``."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+    return [8 + length + int(header[name]["data_offsets"][0]) for name in names]

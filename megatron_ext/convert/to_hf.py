@@ -11,12 +11,13 @@ from megatron_ext.checkpoint.canonical import DTYPES, VOCABULARY_KEYS, Canonical
 from megatron_ext.checkpoint.manifest import DtypeName, Manifest
 from megatron_ext.checkpoint.store import CheckpointStore
 from megatron_ext.convert import assets
-from megatron_ext.convert.dtypes import converted, dtype_named
+from megatron_ext.convert.dtypes import dtype_named
 from megatron_ext.convert.families import family_for
 from megatron_ext.convert.output import output_directory
-from megatron_ext.convert.read_ahead import read_ahead
 from megatron_ext.convert.rules import Family, Shape, Step, steps
 from megatron_ext.convert.safetensors_files import MAX_SHARD_BYTES, TensorInfo, write_shards
+from megatron_ext.convert.streaming.memory import TwoTensors
+from megatron_ext.convert.streaming.read_ahead import read_ahead
 from megatron_ext.errors import ConversionError
 from megatron_ext.utils.console import get_logger, progress
 
@@ -104,19 +105,32 @@ class HFExport:
     def tensors(self, advance: Callable[[int, str], None]) -> Iterator[tuple[str, torch.Tensor]]:
         """Names and values, in the order of ``infos``; ``advance`` is told the bytes and name of each.
 
-        One canonical tensor of one layer is in memory, and the next, which is read ahead.
+        One canonical tensor of one layer is in memory, and the next, which is read ahead. Values hold until the next
+        are taken: to keep them, clone them.
         """
-        infos = {info.name: info for info in self.infos}
-        for step, whole in zip(self._plan, read_ahead(self._read, self._plan), strict=True):
-            for name, part in zip(step.hf_names, step.rule.split(whole, self.manifest.model), strict=True):
-                yield name, converted(name, part, infos[name].dtype)
-                advance(infos[name].num_bytes, name)
+        dtypes = {info.name: info.dtype for info in self.infos}
+        unfilled = {step: self._unfilled(step, dtypes[step.hf_names[0]]) for step in self._plan}
+        memory = TwoTensors(list(unfilled.values()))
 
-    def _read(self, step: Step) -> torch.Tensor:
-        key = step.rule.canonical
-        if step.layer is not None:
-            return self._reader.read_layer(key, step.layer)
-        return self._reader.read(key, rows=self.manifest.model.vocab_size if key in VOCABULARY_KEYS else None)
+        def filled(step: Step) -> torch.Tensor:
+            whole = memory.like(unfilled[step])
+            box = whole if step.layer is None else whole.unsqueeze(0)
+            offsets = [step.layer or 0] + [0] * (box.dim() - 1)
+            try:
+                self._reader.read_slice(step.rule.canonical, offsets, box.shape, out=box)
+            except OverflowError as error:
+                raise ConversionError(f"{' or '.join(step.hf_names)} {error}") from error
+            return whole
+
+        for step, whole in zip(self._plan, read_ahead(filled, self._plan), strict=True):
+            for name, part in zip(step.hf_names, step.rule.split(whole, self.manifest.model), strict=True):
+                yield name, part
+                advance(part.nbytes, name)
+
+    def _unfilled(self, step: Step, dtype: torch.dtype) -> torch.Tensor:
+        """The shape of what is stored, without the rows that pad the vocabulary."""
+        shape = canonical_shapes(self.manifest.model)[step.rule.canonical]
+        return torch.empty(shape if step.layer is None else shape[1:], dtype=dtype, device="meta")
 
 
 def is_export(path: Path) -> bool:

@@ -51,7 +51,7 @@ def load_checkpoint(checkpoint: Path, tokenizer: TokenizerConfig | None = None) 
     model = getattr(transformers, export.config["architectures"][0]).from_pretrained(
         None,
         config=transformers.AutoConfig.for_model(**export.config),
-        state_dict=dict(export.tensors(lambda _amount, _name: None)),
+        state_dict={name: value.clone() for name, value in export.tensors(lambda _amount, _name: None)},
         torch_dtype="auto",
     )
     return LoadedModel(_on_device(model), built)

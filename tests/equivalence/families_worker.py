@@ -84,8 +84,7 @@ def main() -> None:
     for case in cases:
         for layout in layouts:
             compute(case, layout, "fp32")
-        if layouts == [(1, 1)]:
-            compute(case, (1, 1), "bf16")
+            compute(case, layout, "bf16")
     dist.destroy_process_group()
 
 

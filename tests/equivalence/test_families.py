@@ -81,7 +81,8 @@ def test_logits_are_those_of_transformers(world: Path, name: str, layout: str) -
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", CASES)
-def test_logits_in_bf16(world: Path, name: str) -> None:
-    logits = torch.load(world / name / "logits-TP1-PP1-bf16.pt")
+def test_logits_in_bf16(world: Path, name: str, layout: str) -> None:
+    logits = torch.load(world / name / f"logits-{layout}-bf16.pt")
     torch.testing.assert_close(logits, _expected(world / name), rtol=0, atol=2e-2)

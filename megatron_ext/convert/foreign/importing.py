@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from megatron_ext.checkpoint.manifest import DtypeName
 from megatron_ext.convert import assets
 from megatron_ext.convert.foreign.recipes import Recipes
 from megatron_ext.convert.from_hf import import_model
@@ -17,6 +18,7 @@ def import_foreign(
     *,
     tokenizer: Path | None = None,
     overwrite: bool = False,
+    dtype: DtypeName | None = None,
 ) -> Path:
     """Make what a run can start from; see ``from_hf.import_hf``.
 
@@ -26,6 +28,7 @@ def import_foreign(
         output: new folder.
         tokenizer: folder whose tokenizer files are carried along; default: ``origin``.
         overwrite: replace an earlier import.
+        dtype: fp32, bf16 or fp16; None keeps each tensor's own.
 
     Returns:
         The folder of the checkpoint.
@@ -44,6 +47,7 @@ def import_foreign(
         output,
         origin=origin,
         overwrite=overwrite,
+        dtype=dtype,
         carried_from=tokenizer or origin,
         carried=assets.TOKENIZER_FILES,
     )

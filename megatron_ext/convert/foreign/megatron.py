@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from megatron_ext.convert.foreign.latest import latest
 from megatron_ext.convert.foreign.megatron_dist import read_dist
 from megatron_ext.convert.foreign.megatron_files import read_files
 from megatron_ext.convert.foreign.recipes import Recipes
@@ -22,7 +23,7 @@ def read_megatron(folder: Path, *, vocab_size: int | None = None) -> tuple[Recip
         CheckpointError: the checkpoint is damaged or unsafe.
         ConversionError: there is none, or it holds no Llama.
     """
-    iteration = _latest(folder)
+    iteration = latest(folder, LATEST, _folder_name)
     if (iteration / "metadata.json").is_file():
         return read_dist(iteration, vocab_size=vocab_size)
     if any(iteration.glob("mp_rank_*")):
@@ -32,13 +33,7 @@ def read_megatron(folder: Path, *, vocab_size: int | None = None) -> tuple[Recip
     )
 
 
-def _latest(folder: Path) -> Path:
-    path = folder / LATEST
-    if not path.is_file():
-        return folder
-    name = path.read_text(encoding="utf-8", errors="replace").strip()
-    if name == "release":
-        return folder / name
-    if not (name.isascii() and name.isdigit()):
-        raise ConversionError(f"{path}: holds {name!r}, neither an iteration nor release")
-    return folder / f"iter_{int(name):07d}"
+def _folder_name(content: str) -> str | None:
+    if content == "release":
+        return content
+    return f"iter_{int(content):07d}" if content.isascii() and content.isdigit() else None

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from megatron_ext.convert.foreign.recipes import checked_vocab_size
 from megatron_ext.errors import ConversionError
 
 _REQUIRED = ("num_layers", "hidden_size", "ffn_hidden_size", "num_attention_heads", "padded_vocab_size")
@@ -51,7 +52,9 @@ def config_of(args: object, path: Path, vocab_size: int | None) -> dict[str, Any
     grouped = values.get("group_query_attention") and values.get("num_query_groups")
     return {
         "model_type": "llama",
-        "vocab_size": _vocab_size(values, path, vocab_size),
+        "vocab_size": checked_vocab_size(
+            path, values["padded_vocab_size"], values.get("vocab_size") if vocab_size is None else vocab_size
+        ),
         "hidden_size": values["hidden_size"],
         "intermediate_size": values["ffn_hidden_size"],
         "num_hidden_layers": values["num_layers"],
@@ -64,21 +67,6 @@ def config_of(args: object, path: Path, vocab_size: int | None) -> dict[str, Any
         "rope_scaling": _rope_scaling(values),
         "tie_word_embeddings": not values.get("untie_embeddings_and_output_weights", False),
     }
-
-
-def _vocab_size(values: Mapping[str, Any], path: Path, given: int | None) -> int:
-    padded: int = values["padded_vocab_size"]
-    size = given if given is not None else values.get("vocab_size")
-    if not isinstance(size, int):
-        raise ConversionError(
-            f"{path}: the embedding has {padded:,} rows, and its args do not say how many are tokens and how many "
-            f"padding; add --vocab-size (--vocab-size {padded} keeps all)"
-        )
-    if not 0 < size <= padded:
-        raise ConversionError(
-            f"{path}: a vocabulary of {size:,} does not fit an embedding of {padded:,} rows"
-        )
-    return size
 
 
 def _rope_scaling(values: Mapping[str, Any]) -> dict[str, Any] | None:

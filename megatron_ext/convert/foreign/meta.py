@@ -1,8 +1,9 @@
 """Meta's own Llama checkpoints: ``params.json`` and one ``consolidated.NN.pth`` for each model-parallel rank.
 
 The layout is that of ``llama/model.py`` in Meta's repositories: ``wq``, ``wk``, ``wv``, ``w1``, ``w3`` and
-``output`` are split by rows, ``wo`` and ``w2`` by columns. Llama 1 and 2 split the embedding by columns, Llama 3
-by rows. Rotary pairs are neighbours (0, 1), (2, 3), …; Hugging Face and Megatron pair i with i + head_size / 2.
+``output`` are split by rows, ``wo`` and ``w2`` by columns. Where there are fewer KV heads than ranks, neighbouring
+ranks, whose queries share a head, hold the same. Llama 1 and 2 split the embedding by columns, Llama 3 by rows.
+Rotary pairs are neighbours (0, 1), (2, 3), …; Hugging Face and Megatron pair i with i + head_size / 2.
 """
 
 import json
@@ -49,8 +50,9 @@ def read_meta(
     dim, heads = params["dim"], params["n_heads"]
     kv_heads = params.get("n_kv_heads") or heads
     recipes = {EMBEDDING: _embedding(shards, dim)}
+    copies = _copies(folder, shards.num_ranks, kv_heads)
     for layer in range(params["n_layers"]):
-        recipes |= _layer(shards, layer, heads, kv_heads)
+        recipes |= _layer(shards, layer, heads, kv_heads, copies)
     recipes["model.norm.weight"] = Recipe(shards.take_same("norm.weight"), whole)
     if "output.weight" in shards:
         recipes[HEAD] = Recipe(shards.take("output.weight"), rows)
@@ -116,7 +118,16 @@ def _embedding(shards: Shards, dim: int) -> Recipe:
     return Recipe(parts, rows if parts[0].shape[-1] == dim else columns)
 
 
-def _layer(shards: Shards, layer: int, heads: int, kv_heads: int) -> dict[str, Recipe]:
+def _copies(folder: Path, ranks: int, kv_heads: int) -> int:
+    """How many neighbouring ranks hold the same KV head: those that share its queries, where heads are fewer."""
+    if kv_heads >= ranks:
+        return 1
+    if ranks % kv_heads:
+        raise ConversionError(f"{folder}: {kv_heads} KV heads do not divide among {ranks} consolidated.*.pth")
+    return ranks // kv_heads
+
+
+def _layer(shards: Shards, layer: int, heads: int, kv_heads: int, copies: int) -> dict[str, Recipe]:
     prefix, ours = f"layers.{layer}", f"model.layers.{layer}"
     joined: dict[str, tuple[str, Make]] = {
         "attention.wq": ("self_attn.q_proj", _half_rotated(heads)),
@@ -128,8 +139,11 @@ def _layer(shards: Shards, layer: int, heads: int, kv_heads: int) -> dict[str, R
         "feed_forward.w2": ("mlp.down_proj", columns),
     }
     norms = {"attention_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
+    repeated = {"attention.wk": copies, "attention.wv": copies}
     recipes = {
-        f"{ours}.{hf}.weight": Recipe(shards.take(f"{prefix}.{name}.weight"), make)
+        f"{ours}.{hf}.weight": Recipe(
+            shards.take_same(f"{prefix}.{name}.weight", repeated.get(name, 1)), make
+        )
         for name, (hf, make) in joined.items()
     }
     return recipes | {

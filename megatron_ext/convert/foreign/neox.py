@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import torch
 
+from megatron_ext.convert.foreign.latest import latest
 from megatron_ext.convert.foreign.neox_config import FOLDER, config_of, read_yaml
 from megatron_ext.convert.foreign.pickled import load
 from megatron_ext.convert.foreign.recipes import (
@@ -31,6 +32,7 @@ from megatron_ext.convert.foreign.recipes import (
     Recipe,
     Recipes,
     Shards,
+    checked_vocab_size,
     columns,
     first_rows,
     rows,
@@ -63,7 +65,7 @@ def read_neox(
         ConversionError: a file is missing, damaged or unsafe; the tensors are not those of a Llama; or an
             argument is needed.
     """
-    step = _latest(folder)
+    step = latest(folder, LATEST, str)
     place = config or step / FOLDER
     settings = read_yaml(place)
     hf = config_of(settings, place)
@@ -74,7 +76,7 @@ def read_neox(
     shards.drop(".rotary_emb.inv_freq")  # computed
     qkv = _query_key_value(step, heads, kv_heads, gqa_layout)
     embedding = shards.take("0.word_embeddings.weight")
-    hf["vocab_size"] = _vocab_size(step, sum(part.shape[0] for part in embedding), vocab_size)
+    hf["vocab_size"] = checked_vocab_size(step, sum(part.shape[0] for part in embedding), vocab_size)
     vocabulary = first_rows(hf["vocab_size"])
     recipes = {EMBEDDING: Recipe(embedding, vocabulary)}
     for layer in range(layers):
@@ -86,16 +88,6 @@ def read_neox(
     source = Recipes(recipes)
     hf["intermediate_size"] = source.shape("model.layers.0.mlp.gate_proj.weight")[0]
     return source, hf
-
-
-def _latest(folder: Path) -> Path:
-    path = folder / LATEST
-    if not path.is_file():
-        return folder
-    name = path.read_text(encoding="utf-8", errors="replace").strip()
-    if Path(name).name != name or not (folder / name).is_dir():
-        raise ConversionError(f"{path}: names {name!r}, which is not a folder of {folder}")
-    return folder / name
 
 
 def _shards(step: Path) -> Shards:
@@ -124,19 +116,6 @@ def _tensors(state: object, path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict):
         raise ConversionError(f"{path}: holds no tensors of a model")
     return {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
-
-
-def _vocab_size(step: Path, padded: int, given: int | None) -> int:
-    if given is None:
-        raise ConversionError(
-            f"{step}: the embedding has {padded:,} rows, and the files do not say how many are tokens and how many "
-            f"padding; add --vocab-size (--vocab-size {padded} keeps all)"
-        )
-    if not 0 < given <= padded:
-        raise ConversionError(
-            f"{step}: a vocabulary of {given:,} does not fit an embedding of {padded:,} rows"
-        )
-    return given
 
 
 def _layer(shards: Shards, layer: int, qkv: Sequence[Make], activation: object) -> dict[str, Recipe]:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from megatron_ext.checkpoint.canonical import DTYPES
 from megatron_ext.config.sections import ModelConfig
+from megatron_ext.convert.dtypes import copy_rows
 from megatron_ext.convert.llama import LLAMA
 from megatron_ext.convert.rules import Shape, Step, steps
 from megatron_ext.errors import ConversionError
@@ -85,6 +87,10 @@ class Recipes:
         recipe = self._recipes[name]
         return recipe.make([part.read() for part in recipe.parts])
 
+    def read_rows(self, name: str, places: Sequence[tuple[int, torch.Tensor]]) -> None:
+        """Fill each place with rows of a tensor, from the given one, rounded to the place's dtype."""
+        copy_rows(name, self.read(name), places)
+
     def are_same(self, one: str, other: str) -> bool:
         """Whether two tensors hold the same values."""
         return self.shape(one) == self.shape(other) and torch.equal(self.read(one), self.read(other))
@@ -133,6 +139,11 @@ class Shards:
         if different:
             raise ConversionError(f"{origin}: only some ranks hold {listed(different)}")
 
+    @property
+    def num_ranks(self) -> int:
+        """Number of tensor-parallel ranks."""
+        return len(self._ranks)
+
     def __contains__(self, name: str) -> bool:
         return name in self._ranks[0]
 
@@ -148,16 +159,19 @@ class Shards:
             raise ConversionError(f"{self._origin}: {name} is a single number")
         return tuple(Part.of(rank.pop(name)) for rank in self._ranks)
 
-    def take_same(self, name: str) -> tuple[Part, ...]:
-        """What every rank has a copy of, once.
+    def take_same(self, name: str, copies: int | None = None) -> tuple[Part, ...]:
+        """What every ``copies`` neighbouring ranks have a copy of, or all ranks, once.
 
         Raises:
             ConversionError: the copies differ.
         """
         parts = self.take(name)
-        if not all(torch.equal(part.read(), parts[0].read()) for part in parts[1:]):
-            raise ConversionError(f"{self._origin}: {name} should be the same on all ranks, and is not")
-        return parts[:1]
+        copies = copies or len(parts)
+        for rank, part in enumerate(parts):
+            if rank % copies and not torch.equal(part.read(), parts[rank - rank % copies].read()):
+                ranks = "all ranks" if copies == len(parts) else f"each {copies} neighbouring ranks"
+                raise ConversionError(f"{self._origin}: {name} should be the same on {ranks}, and is not")
+        return parts[::copies]
 
     def drop(self, ending: str) -> None:
         """Leave out what is computed, or belongs to no model."""
@@ -187,6 +201,29 @@ def from_canonical(model: ModelConfig, stored: Callable[[Step], Recipe]) -> dict
 
 def _pick(step: Step, make: Make, number: int, model: ModelConfig) -> Make:
     return lambda parts: step.rule.split(make(parts), model)[number]
+
+
+def checked_vocab_size(origin: Path, padded: int, given: object) -> int:
+    """The number of tokens, where an embedding has ``padded`` rows.
+
+    Args:
+        origin: what was read, for messages.
+        padded: rows of the embedding.
+        given: what the user, or else the checkpoint, says.
+
+    Raises:
+        ConversionError: nobody says it, or it does not fit.
+    """
+    if not isinstance(given, int):
+        raise ConversionError(
+            f"{origin}: the embedding has {padded:,} rows, and nothing says how many are tokens and how many "
+            f"padding; add --vocab-size (--vocab-size {padded} keeps all)"
+        )
+    if not 0 < given <= padded:
+        raise ConversionError(
+            f"{origin}: a vocabulary of {given:,} does not fit an embedding of {padded:,} rows"
+        )
+    return given
 
 
 def listed(names: Iterable[str]) -> str:

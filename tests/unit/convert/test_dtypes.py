@@ -12,6 +12,7 @@ from megatron_ext.checkpoint.manifest import DtypeName, Manifest
 from megatron_ext.cli.main import run_verb
 from megatron_ext.config.sections import ModelConfig
 from megatron_ext.convert.from_hf import import_hf
+from megatron_ext.convert.hf_slices import HFSlices
 from megatron_ext.convert.llama import hf_config
 from megatron_ext.convert.to_hf import export_hf
 from megatron_ext.errors import ConversionError
@@ -60,8 +61,12 @@ def test_a_dtype_makes_mixed_weights_one(tmp_path: Path) -> None:
         if "q_proj" in name or "layers.1" in name:
             weights[name] = weights[name].bfloat16()
     hf = _folder(tmp_path / "hf", weights)
-    with pytest.raises(ConversionError, match=r"others of its kind .*; choose a dtype"):
+    with pytest.raises(
+        ConversionError, match=r"others of its kind .*; to make them alike, convert with --dtype"
+    ):
         import_hf(hf, tmp_path / "checkpoint")
+    with pytest.raises(ConversionError, match="convert with --dtype"):
+        HFSlices(hf)
     import_hf(hf, tmp_path / "checkpoint", dtype="fp32")
     export_hf(tmp_path / "checkpoint", tmp_path / "out")
     exported = load_file(tmp_path / "out" / "model.safetensors")

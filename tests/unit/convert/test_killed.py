@@ -59,13 +59,13 @@ IMPORT_POINTS = (
     ("megatron_ext.checkpoint.canonical:CanonicalWriter.add", 9, True),
 )
 EXPORT_POINTS = (
-    ("megatron_ext.checkpoint.canonical:CanonicalReader.read_layer", 1, False),
-    ("megatron_ext.checkpoint.canonical:CanonicalReader.read_layer", 9, False),
+    ("megatron_ext.checkpoint.canonical:CanonicalReader.read_slice", 1, False),
+    ("megatron_ext.checkpoint.canonical:CanonicalReader.read_slice", 9, False),
     ("megatron_ext.convert.assets:write_json", 1, False),
     ("megatron_ext.convert.assets:write_json", 2, False),
     ("os:fsync", 2, False),
     ("megatron_ext.utils.atomic:commit_directory", 1, False),
-    ("megatron_ext.checkpoint.canonical:CanonicalReader.read_layer", 9, True),
+    ("megatron_ext.checkpoint.canonical:CanonicalReader.read_slice", 9, True),
 )
 
 
@@ -108,9 +108,11 @@ def test_killed_at_several_points(hf: Path, tmp_path: Path, direction: str) -> N
     assert [path.name for path in work.iterdir() if not path.name.startswith(".")] == ["kept"]
     assert _snapshot(work / "kept") == before
     assert len(list(work.glob(".*.tmp"))) == len(points)
-    # What was left behind is in nobody's way.
+    # What was left behind is in nobody's way, and goes with the next conversion to the same place.
     for number in range(len(points)):
         convert(source, work / f"killed{number}")
+    convert(source, work / "kept", overwrite=True)
+    assert not list(work.glob(".*"))
     if direction == "to-hf":
         for name, value in load_file(hf / "model.safetensors").items():
             assert torch.equal(load_file(work / "killed0" / "model.safetensors")[name], value)

@@ -1,8 +1,12 @@
 """A file or folder is complete or absent: after errors, in what it leaves behind, and in the order of its steps."""
 
 import contextlib
+import errno
 import os
+import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,3 +140,59 @@ def test_everything_in_a_folder_is_on_disk_before_its_name(tmp_path: Path, calls
         temporary = folder.name
     assert set(calls[:-2]) == {"fsync a", "fsync inner", "fsync b", f"fsync {temporary}"}
     assert calls[-2:] == ["rename folder", f"fsync {tmp_path.name}"]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from megatron_ext.utils.atomic import atomic_directory
+with atomic_directory(Path(sys.argv[1])) as folder:
+    (folder / "part").write_text("x")
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "folder"
+    others = [tmp_path / f".folder.{name}.tmp" for name in ("replaced", "another-host.a1")]
+    for other in others:
+        other.mkdir()
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running,
+    ):
+        assert killed.stdout is not None
+        assert running.stdout is not None
+        left, used = (Path(process.stdout.readline().strip()) for process in (killed, running))
+        try:
+            killed.kill()
+            killed.wait()
+            assert (left / "part").exists()
+            with atomic_directory(path) as folder:
+                (folder / "new").write_text("y")
+            assert not left.exists()
+            assert (used / "part").read_text() == "x"
+        finally:
+            running.kill()
+    assert all(other.is_dir() for other in others)
+    assert [entry.name for entry in path.iterdir()] == ["new"]
+    assert capsys.readouterr().err == f"removed {left}, left by a process that was killed\n"
+
+
+def test_a_file_system_without_locks_keeps_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcntl.flock", _no_locks)
+    left = tmp_path / f".folder.{socket.gethostname()}.a1.tmp"
+    left.mkdir()
+    with atomic_directory(tmp_path / "folder"):
+        pass
+    assert sorted(tmp_path.iterdir()) == [left, tmp_path / "folder"]
+
+
+def _no_locks(*_arguments: object) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")

@@ -15,7 +15,19 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
-from tiny_llama import FFN, HEAD_SIZE, HEADS, HIDDEN, LAYERS, VOCABULARY, Hostile, TinyLlama, assert_imported
+from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
+from tiny_llama import (
+    FFN,
+    HEAD_SIZE,
+    HEADS,
+    HIDDEN,
+    LAYERS,
+    VOCABULARY,
+    Hostile,
+    TinyLlama,
+    assert_imported,
+    imported_frequencies,
+)
 
 from megatron_ext.cli.main import run_verb
 from megatron_ext.convert.foreign.importing import import_foreign
@@ -245,6 +257,29 @@ def test_other_models_are_refused(tmp_path: Path, changes: dict[str, Any], compl
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "theirs"),
+    [
+        ({"use_rope_scaling": True}, {"rope_scaling": True}),
+        (
+            {"use_rope_scaling": True, "rope_scaling_factor": 32.0},
+            {"rope_scaling": True, "rope_scaling_factor": 32.0},
+        ),
+        ({"rotary_seq_len_interpolation_factor": 4}, {}),
+    ],
+)
+def test_scaled_rope_is_megatron_cores(tmp_path: Path, asked: dict[str, Any], theirs: dict[str, Any]) -> None:
+    folder = _write(tmp_path / "in", TinyLlama.make(), vocab_size=VOCABULARY, rotary_base=500_000, **asked)
+    found = imported_frequencies(read_megatron(folder), folder, tmp_path)
+    rope = RotaryEmbedding(
+        HEAD_SIZE, rotary_percent=1.0, rotary_base=500_000, use_cpu_initialization=True, **theirs
+    )
+    # megatron-core divides positions, transformers frequencies
+    expected = rope.inv_freq / asked.get("rotary_seq_len_interpolation_factor", 1)
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, 500_000 ** (-torch.arange(0, HEAD_SIZE, 2) / HEAD_SIZE), rtol=0.1)
+
+
 def test_incomplete_and_older_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = _write(tmp_path / "in", TinyLlama.make(), ranks=2, stages=2, vocab_size=VOCABULARY)
     file = folder / "iter_0000007/mp_rank_01_001/model_optim_rng.pt"
@@ -256,7 +291,7 @@ def test_incomplete_and_older_files_are_refused(tmp_path: Path, capsys: pytest.C
         read_megatron(folder)
     (folder / "latest_checkpointed_iteration.txt").write_text("../x")
     assert run_verb("convert", ["from-megatron", "--input", str(folder), "--output", "out"], program="p") == 2
-    assert "neither an iteration nor release" in capsys.readouterr().err
+    assert "names '../x', which is not a checkpoint in" in capsys.readouterr().err
 
 
 def test_a_hostile_file_runs_nothing(tmp_path: Path) -> None:

@@ -1,15 +1,30 @@
 """Meta's layout, written here as llama/model.py and fairscale's layers define it."""
 
 import json
+import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_llama import HEAD_SIZE, HEADS, HIDDEN, LAYERS, Hostile, TinyLlama, assert_imported
+from safetensors.torch import load_file
+from tiny_llama import (
+    FFN,
+    HEAD_SIZE,
+    HEADS,
+    HIDDEN,
+    LAYERS,
+    Hostile,
+    TinyLlama,
+    assert_imported,
+    imported_frequencies,
+)  # fmt: skip
 
 from megatron_ext.cli.main import run_verb
 from megatron_ext.convert.foreign.importing import import_foreign
 from megatron_ext.convert.foreign.meta import read_meta
+from megatron_ext.convert.to_hf import export_hf
+from megatron_ext.convert.verify import compare_model
 from megatron_ext.errors import ConversionError
 
 SPLIT_BY_ROWS = {"wq", "wk", "wv", "w1", "w3", "output"}
@@ -140,6 +155,86 @@ def test_scaled_rope_needs_its_factor(tmp_path: Path) -> None:
         read_meta(folder, max_position_embeddings=64)
     _, config = read_meta(folder, max_position_embeddings=64, rope_scaling_factor=32.0)
     assert (config["rope_scaling"]["rope_type"], config["rope_scaling"]["factor"]) == ("llama3", 32.0)
+
+
+def _scaled(frequency: float, factor: float, high: float) -> float:
+    """``apply_scaling`` of Meta's llama3/model.py, for one frequency."""
+    wavelength = 2 * math.pi / frequency
+    if wavelength < 8192 / high:
+        return frequency
+    if wavelength > 8192:
+        return frequency / factor
+    smooth = (8192 / wavelength - 1) / (high - 1)
+    return (1 - smooth) * frequency / factor + smooth * frequency
+
+
+@pytest.mark.parametrize(("factor", "high"), [(8.0, None), (32.0, 4.0), (16.0, 2.5)])
+def test_scaled_rope_is_metas(tmp_path: Path, factor: float, high: float | None) -> None:
+    folder = _write(tmp_path / "meta", TinyLlama.make())
+    scaling = {"use_scaled_rope": True, "rope_scaling_factor": factor, "rope_theta": 500_000.0}
+    params = json.loads((folder / "params.json").read_text()) | scaling
+    (folder / "params.json").write_text(
+        json.dumps(params | ({} if high is None else {"rope_high_freq_factor": high}))
+    )
+    found = imported_frequencies(read_meta(folder, max_position_embeddings=64), folder, tmp_path)
+    plain = [500_000.0 ** (-2 * i / HEAD_SIZE) for i in range(HEAD_SIZE // 2)]
+    expected = [_scaled(frequency, factor, high or 4.0) for frequency in plain]
+    kinds = [expected[0] / plain[0], expected[-1] / plain[-1]]
+    assert kinds == pytest.approx([1, 1 / factor])  # not all are scaled alike
+    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_kv_heads_that_several_ranks_repeat(tmp_path: Path, kv_heads: int) -> None:
+    llama = TinyLlama.make(kv_heads)
+    folder = _write(tmp_path / "meta", llama, ranks=4)
+    for rank in range(4):
+        for n in range(LAYERS):
+            head = rank * kv_heads // 4
+            keys, values = (llama.heads(n, which)[head] for which in "kv")
+            _change(
+                folder, rank, **{f"layers__{n}__attention__wk__weight": _interleaved([keys])},
+                **{f"layers__{n}__attention__wv__weight": values.clone()},
+            )  # fmt: skip
+    assert_imported(llama, read_meta(folder, max_position_embeddings=64), folder, tmp_path)
+    _change(folder, 1, layers__2__attention__wv__weight=torch.zeros(HEAD_SIZE, HIDDEN))
+    neighbours = "all" if kv_heads == 1 else "each 2 neighbouring"
+    with pytest.raises(
+        ConversionError, match=rf"layers\.2\.attention\.wv\.weight .* same on {neighbours} ranks"
+    ):
+        read_meta(folder, max_position_embeddings=64)
+
+
+def test_kv_heads_that_do_not_divide_among_ranks_are_refused(tmp_path: Path) -> None:
+    folder = _write(tmp_path / "meta", TinyLlama.make(2), ranks=4)
+    (folder / "consolidated.03.pth").unlink()
+    with pytest.raises(ConversionError, match=r"2 KV heads do not divide among 3 consolidated"):
+        read_meta(folder, max_position_embeddings=64)
+
+
+def test_the_command_rounds_and_verifies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    llama = TinyLlama.make()
+    folder = _write(tmp_path / "meta", llama, ranks=2)
+    command = ["from-meta", "--input", str(folder), "--output", str(tmp_path / "out"), "--dtype", "bf16"]
+    arguments = [*command, "--max-position-embeddings", "64", "--verify"]
+    assert run_verb("convert", arguments, program="p") == 0
+    said = capsys.readouterr().out
+    assert re.search(r"verified: 39 tensors .* equal by SHA-256, 39 of them after the same rounding", said)
+    assert "not compared: logits, as transformers cannot read" in said
+    export_hf(tmp_path / "out", tmp_path / "hf")
+    for name, value in load_file(tmp_path / "hf" / "model.safetensors").items():
+        assert torch.equal(value, llama[name].bfloat16()), name
+
+
+def test_verify_finds_a_changed_weight(tmp_path: Path) -> None:
+    folder = _write(tmp_path / "meta", TinyLlama.make())
+    source, config = read_meta(folder, max_position_embeddings=64)
+    import_foreign((source, config), folder, tmp_path / "out")
+    assert compare_model(source, config, folder, tmp_path / "out", "checkpoint").tensors == 39
+    _change(folder, 0, layers__1__feed_forward__w2__weight=torch.zeros(HIDDEN, FFN))
+    source, config = read_meta(folder, max_position_embeddings=64)
+    with pytest.raises(ConversionError, match=r"layers\.1\.mlp\.down_proj\.weight differs"):
+        compare_model(source, config, folder, tmp_path / "out", "checkpoint")
 
 
 @pytest.mark.parametrize("is_zip", [True, False])

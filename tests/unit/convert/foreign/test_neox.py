@@ -160,9 +160,10 @@ def test_incomplete_folders_are_refused(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(ConversionError, match=r"found ranks \[1\]"):
         read_neox(folder, vocab_size=VOCABULARY)
-    (folder / "latest").write_text("../elsewhere")
-    with pytest.raises(ConversionError, match="which is not a folder"):
-        read_neox(folder)
+    for name in ("../elsewhere", "..", "", "global_step30"):
+        (folder / "latest").write_text(name)
+        with pytest.raises(ConversionError, match=f"names '{name}', which is not a checkpoint in"):
+            read_neox(folder)
 
 
 @pytest.mark.parametrize("pipeline", [True, False])

@@ -64,6 +64,16 @@ def assert_imported(llama: TinyLlama, model: Any, origin: Path, work: Path) -> N
     assert exported.state_dict().keys() == llama.module.state_dict().keys()
 
 
+def imported_frequencies(model: Any, origin: Path, work: Path) -> torch.Tensor:
+    """What transformers' rotary embedding makes of an import's rope settings, of each pair of dimensions."""
+    transformers = pytest.importorskip("transformers")
+    import_foreign(model, origin, work / "checkpoint")
+    export_hf(work / "checkpoint", work / "exported")
+    exported = transformers.AutoModelForCausalLM.from_pretrained(work / "exported")
+    frequencies: torch.Tensor = exported.model.rotary_emb.inv_freq
+    return frequencies
+
+
 class Hostile:
     """Leaves a trace if it is ever called."""
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from megatron_ext.convert.read_ahead import read_ahead
+from megatron_ext.convert.streaming.read_ahead import read_ahead
 
 
 def test_like_map() -> None:
