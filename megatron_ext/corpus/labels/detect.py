@@ -12,13 +12,18 @@ from megatron_ext.corpus.labels.libraries import library
 
 # Running Japanese is about half kana, Chinese that quotes it a few percent; Korean with Hanja is at least half Hangul.
 MINOR_SHARE = 0.1
+# Latin is every other script's guest: names, commands and addresses of a technical text in Japanese or Russian easily
+# have more letters than its sentences. The other way round, a quotation is seldom a quarter of the text. Han, kana and
+# Hangul say in one character what an alphabet says in two or three letters.
+LATIN_GUESTS = 3
+DENSITY = {"Hani": 2, "Jpan": 2, "Kore": 2}
 _CODE_POINTS = sys.maxunicode + 1
 _AFTER_LETTERS = 0x40000  # planes 4 to 16 have none
 _NO_LETTER = 0
 
 
 def scripts_of(texts: Sequence[str]) -> list[str | None]:
-    """ISO 15924 code of the script of most letters in each text.
+    """ISO 15924 code of the script of most letters in each text, Latin ones counting least: see `LATIN_GUESTS`.
 
     Letters are characters of Unicode's category L whose property Script is a script. Han counts as Japanese (``Jpan``)
     or Korean (``Kore``) beside kana or Hangul, else as ``Hani``: which of Hans and Hant it is, letters do not say.
@@ -35,6 +40,7 @@ def scripts_of(texts: Sequence[str]) -> list[str | None]:
         counts[row] = np.bincount(scripts[end - length : end], minlength=len(codes))
     counts[:, _NO_LETTER] = 0
     _join_han(counts, places)
+    counts *= [1 if code == "Latn" else LATIN_GUESTS * DENSITY.get(code, 1) for code in codes]
     best = counts.argmax(axis=1)
     found = counts[np.arange(len(texts)), best] > 0
     return [codes[place] if any_letter else None for place, any_letter in zip(best, found, strict=True)]

@@ -117,3 +117,26 @@ def test_the_scripts_of_448_languages_are_those_of_glotscript() -> None:
             assert script == ("Jpan" if set(text) & set("のとはにをるし") else "Hani")
         else:
             assert script == wholes.get(expected, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        (
+            "パッケージの再ビルドには dpkg-buildpackage -us -uc を使い、debian/changelog を更新します。",
+            "Jpan",
+        ),
+        ("Команда apt-get install debian-handbook устанавливает пакет; dpkg -L shows its files", "Cyrl"),
+        ("软件包由 dpkg-buildpackage --unsigned-source 重新编译。", "Hani"),
+        (
+            "The Greek word λόγος stands at the beginning of the Gospel of John and of many a dictionary.",
+            "Latn",
+        ),
+        (
+            "In Japan the programme is called 管理者ハンドブック, says the translator of the English edition.",
+            "Latn",
+        ),
+    ],
+)
+def test_latin_names_and_commands_are_guests_in_text_of_other_scripts(text: str, script: str) -> None:
+    assert scripts_of([text]) == [script]
