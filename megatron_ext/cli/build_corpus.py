@@ -97,7 +97,7 @@ def summary(report: BuildReport, manifest: Manifest) -> str:
     corpus = report.corpus
     lines = [
         *_documents(corpus),
-        *_table("repaired documents", corpus.repaired),
+        *_table("repairs", corpus.repaired),
         *_table("in another script than declared", _first(corpus.disagreements, DISAGREEMENTS_SHOWN)),
         *_sets(corpus),
         _effort(report),
