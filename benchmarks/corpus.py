@@ -51,22 +51,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--datatrove", metavar="PYTHON", help="of an environment with datatrove and ftfy")
     parser.add_argument(
-        "--datatrove-files", type=int, default=2, metavar="N", help="of the input; all would take its minutes"
+        "--datatrove-files",
+        type=int,
+        default=2,
+        metavar="N",
+        help="of the input, at least one a worker; all would take long",
     )
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/corpus.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.output.parent) as name:
         folder = Path(name)
         source = arguments.input or unpacked(folder / "in")
-        text_mb = sum(text_bytes(path) for path in source.glob("*.jsonl")) / 1e6
-        figures = {variant: measure(variant, source, folder, arguments) for variant in VARIANTS}
-    table = Table(
-        f"{text_mb:.0f} MB of text, {arguments.workers} workers", *(f"{name}, MB/s" for name in VARIANTS)
-    )
-    for who in ("megatron_ext", "datatrove"):
-        best = [min((run["seconds"] for run in one[who]), default=None) for one in figures.values()]
-        table.add_row(who, *("" if seconds is None else f"{text_mb / seconds:.1f}" for seconds in best))
-    Console().print(table)
+        files = sorted(source.glob("*.jsonl"))
+        part = linked(files[: arguments.datatrove_files], folder / "part")
+        figures = {variant: measure(variant, source, part, folder, arguments) for variant in VARIANTS}
+        text_mb = {who: megabytes(own) for who, own in (("megatron_ext", source), ("datatrove", part))}
+    Console().print(table_of(figures, text_mb, arguments.workers))
     record = {
         "command": shlex.join(["python", *sys.argv]),
         "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},

@@ -66,14 +66,14 @@ class Ngrams {
 std::int64_t top_characters(const Ngrams& ngrams, const Units& units, std::size_t length,
                             std::size_t spaces) {
   std::size_t top = 0;
-  std::uint32_t most = 1;
+  std::uint32_t most = Repetition::kFewest - 1;
   for (std::size_t i = 0; i < ngrams.size(); ++i) {
     if (ngrams.count(i) > most) {
       top = i;
       most = ngrams.count(i);
     }
   }
-  if (most == 1) return 0;
+  if (most < Repetition::kFewest) return 0;
   return static_cast<std::int64_t>(most * (units.characters(ngrams.start(top), length) + spaces));
 }
 

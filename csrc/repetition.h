@@ -33,9 +33,11 @@ class Units {
 
 struct Repetition {
   static constexpr std::size_t kTop = 2, kDuplicate = 5, kEnd = 11;  // words of the n-grams
+  // Any sentence has an n-gram twice now and then, and in a short text two are a large part.
+  static constexpr std::uint32_t kFewest = 4;
 
   // In all occurrences of the most frequent n-gram of 2 to 4 words, the first of several; 0 where none occurs
-  // twice. With the spaces between its words.
+  // kFewest times. With the spaces between its words.
   std::array<std::int64_t, kDuplicate - kTop> top_characters{};
   // In n-grams of 5 to 10 words that occurred before, read from left to right without overlap. Without
   // spaces.

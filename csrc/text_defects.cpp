@@ -14,7 +14,7 @@ class Scan {
       return;
     }
     if (character == '&') found(Defect::kEntity);
-    if (kind & kRare) add_rare(kind);
+    if (kind & kRare) add_rare(character, kind);
     const auto mojibake = kind & kMojibake;
     if (mojibake && previous_mojibake_ && ((mojibake | previous_mojibake_) & Class::kMojibakeSign)) {
       found(Defect::kMojibake);
@@ -44,10 +44,10 @@ class Scan {
 
   void found(std::int64_t defect) { defects_.found |= defect; }
 
-  void add_rare(std::uint16_t kind) {
+  void add_rare(char32_t character, std::uint16_t kind) {
     if (kind & Class::kControl) {
       found(Defect::kControl);
-      ++defects_.controls;
+      defects_.controls += character < 0x80;
     }
     if (kind & Class::kOddLineEnd) found(Defect::kLineEnd);
     if (kind & Class::kInvisible) found(Defect::kInvisible);

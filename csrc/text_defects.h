@@ -25,7 +25,7 @@ struct Defect {
 struct Defects {
   std::int64_t found = 0;  // flags of Defect: each may be needless, none is missing
   std::int64_t characters = 0;
-  std::int64_t controls = 0;
+  std::int64_t controls = 0;  // ASCII's: those above are rather garbled quotes
 };
 
 // Throws where the text is not UTF-8.

@@ -2,21 +2,34 @@
 
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 
 # C4 (Raffel et al. 2020, section 2.2, and its code in tensorflow_datasets): lines with these words are left out, and a
 # page with LOREM_IPSUM is none. They are English, but so are the banners of pages in other languages. C4 leaves out
 # lines of any length; a paragraph is more likely to be on the matter than a banner.
 PHRASES = (
-    b"javascript", b"terms of use", b"privacy policy", b"cookie policy", b"uses cookies", b"use of cookies",
+    b"javascript",
+    b"terms of use",
+    b"privacy policy",
+    b"cookie policy",
+    b"uses cookies",
+    b"use of cookies",
     b"use cookies",
 )
-LOREM_IPSUM = b"lorem ipsum"
+LOREM_IPSUM = (b"lorem ipsum",)
 LONGEST_BANNER = 200  # characters
 
 
-def has_boilerplate(lowered: bytes) -> bool:
-    """Whether there may be a line to leave out; ``lowered`` is UTF-8 with its ASCII letters in lower case."""
-    return any(phrase in lowered for phrase in PHRASES)
+def texts_with(phrases: Sequence[bytes], texts: Sequence[str]) -> list[bool]:
+    """Which texts hold one of some ASCII phrases, in whatever case.
+
+    Args:
+        phrases: in lower case.
+        texts: a batch, without surrogates. It is searched as a whole first: most phrases are not in it.
+    """
+    together = "\n".join(texts).encode().lower()
+    present = [phrase for phrase in phrases if phrase in together]
+    return [bool(present) and _holds(text, present) for text in texts]
 
 
 def remove_boilerplate(text: str) -> str:
@@ -47,8 +60,13 @@ def remove_repeated_lines(text: str, most: int) -> str:
     return "\n".join(kept)
 
 
+def _holds(text: str, phrases: Sequence[bytes]) -> bool:
+    lowered = text.encode().lower()  # of ASCII letters alone, and so quick
+    return any(phrase in lowered for phrase in phrases)
+
+
 def _is_banner(line: str) -> bool:
-    return len(line) <= LONGEST_BANNER and has_boilerplate(line.encode().lower())
+    return len(line) <= LONGEST_BANNER and _holds(line, PHRASES)
 
 
 def _is_of_symbols(line: str) -> bool:

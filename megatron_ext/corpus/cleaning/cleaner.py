@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from megatron_ext._C import CharacterClasses
 from megatron_ext.corpus.cleaning import boilerplate, repairs
@@ -12,7 +11,7 @@ from megatron_ext.corpus.cleaning.characters import character_classes
 from megatron_ext.corpus.cleaning.config import CleaningConfig
 from megatron_ext.corpus.cleaning.filters import FilterConfig
 from megatron_ext.corpus.cleaning.mending import SURROGATES, mend, steps
-from megatron_ext.corpus.cleaning.rules import CONTROL_RULE, Counts, Values, broken_rules, thresholds
+from megatron_ext.corpus.cleaning.rules import CONTROL_RULE, Values, broken_rules, thresholds
 
 
 class Cleaned(NamedTuple):
@@ -69,17 +68,14 @@ class Cleaner:
         control_shares = controls / np.maximum(characters, 1)
         is_text = ~(control_shares > rows[:, CONTROL_RULE])
         wanted = steps(self._config.repairs_for(category))
-        has_lorem_ipsum = []
-        for index, text in enumerate(texts):
-            lowered = text.encode().lower()
-            has_lorem_ipsum.append(boilerplate.LOREM_IPSUM in lowered)
-            if is_text[index]:
-                banners = boilerplate.has_boilerplate(lowered)
-                texts[index], keys = mend(text, int(found[index]), banners, wanted)
-                made[index] += keys
+        lorem_ipsum = boilerplate.texts_with(boilerplate.LOREM_IPSUM, texts)
+        banners = boilerplate.texts_with(boilerplate.PHRASES, texts)
+        for index in np.flatnonzero(is_text):
+            texts[index], keys = mend(texts[index], int(found[index]), banners[index], wanted)
+            made[index] += keys
         counts = self._counts(texts, limits)
         counts["control_share"] = control_shares
-        counts["lorem_ipsum"] = np.array(has_lorem_ipsum, np.float64)
+        counts["lorem_ipsum"] = np.array(lorem_ipsum, np.float64)
         return [
             Cleaned(text if rule is None else None, rule, tuple(keys))
             for text, rule, keys in zip(texts, broken_rules(counts, rows), made, strict=True)
@@ -99,15 +95,18 @@ class Cleaner:
         quality = self._classes.quality(texts, per_word, per_line).astype(np.float64)
         counts = dict(zip(CharacterClasses.QUALITY_COLUMNS, quality.T, strict=True))
         counts["words"] = counts["units"] / np.maximum(per_word, 1)
-        counts["stop_words"] = np.array(
-            [_stop_words(text, of.filters) for text, of in zip(texts, limits, strict=True)], np.float64
-        )
+        short = counts["words"] < np.array([of.filters.duplicate_ngram_min_words for of in limits])
+        for n in range(5, 11):
+            counts[f"duplicate_{n}gram"][short] = 0
+        stop_words = [_stop_words(text, of.filters) for text, of in zip(texts, limits, strict=True)]
+        counts["stop_words"] = np.array(stop_words, np.float64)
         return counts
 
 
 def _well_formed(texts: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Texts without surrogates, which no file can hold, and whether they had some: the first repairs of each."""
-    out, made = list(texts), [[] for _ in texts]
+    out = list(texts)
+    made: list[list[str]] = [[] for _ in texts]
     for index, text in enumerate(texts):
         try:
             text.encode()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Self
+from typing import Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer
 
@@ -28,7 +28,8 @@ class RepairConfig(Section):
     )
     invisible_characters: bool = Field(
         default=True,
-        description="soft hyphens, zero-width characters and marks of direction are left out where no orthography needs them",
+        description="soft hyphens, zero-width characters and marks of direction are left out where no orthography "
+        "needs them",
     )
     composition: bool = Field(default=True, description="Unicode's normal form C")
     boilerplate_lines: bool = Field(
@@ -40,7 +41,8 @@ class RepairConfig(Section):
         description="a line that occurs more often, such as a running header, stays only where it occurs first",
     )
     white_space: bool = Field(
-        default=True, description="at ends of lines and around the text, and blank lines beyond one, are left out"
+        default=True,
+        description="at ends of lines and around the text, and blank lines beyond one, are left out",
     )
 
 

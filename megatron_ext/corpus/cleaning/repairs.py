@@ -42,8 +42,16 @@ def repair_mojibake(text: str) -> str:
     ftfy = library("ftfy", "ftfy", "repair text")
     nothing_else = dict.fromkeys(
         (
-            "unescape_html", "remove_terminal_escapes", "fix_latin_ligatures", "fix_character_width", "uncurl_quotes",
-            "fix_line_breaks", "fix_surrogates", "remove_control_chars", "normalization", "explain",
+            "unescape_html",
+            "remove_terminal_escapes",
+            "fix_latin_ligatures",
+            "fix_character_width",
+            "uncurl_quotes",
+            "fix_line_breaks",
+            "fix_surrogates",
+            "remove_control_chars",
+            "normalization",
+            "explain",
         )
     )
     return str(ftfy.fix_text(text, ftfy.TextFixerConfig(**nothing_else)))

@@ -92,4 +92,6 @@ def broken_rules(counts: Counts, limits: Values) -> list[str | None]:
     broken = np.where(_IS_MAXIMUM, values > limits, values < limits)
     first = broken.argmax(axis=1)
     any_broken = broken[np.arange(len(first)), first] if len(first) else []
-    return [RULES[rule].name if is_broken else None for rule, is_broken in zip(first, any_broken, strict=True)]
+    return [
+        RULES[rule].name if is_broken else None for rule, is_broken in zip(first, any_broken, strict=True)
+    ]
