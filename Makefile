@@ -74,3 +74,4 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/optimizer.py
 	$(BIN)/python benchmarks/duplicates.py
+	$(BIN)/python benchmarks/cleaning.py
