@@ -12,10 +12,10 @@ from megatron_ext.corpus.duplicates.keys import NO_KEY
 from megatron_ext.errors import MissingDependencyError
 
 # Scripts (ISO 15924) that put no space between words: those of complex context in UAX #14 (class SA), those with
-# ideographic characters (class ID), and Tibetan, which parts syllables instead.
+# ideographic characters (class ID), Balinese and Javanese, and Tibetan, which parts syllables instead.
 _COMPLEX_CONTEXT = {"Ahom", "Khmr", "Lana", "Laoo", "Mymr", "Tale", "Talu", "Tavt", "Thai"}
 _IDEOGRAPHIC = {"Bopo", "Hani", "Hans", "Hant", "Hira", "Hrkt", "Jpan", "Kana", "Yiii"}
-UNSPACED_SCRIPTS = frozenset({*_COMPLEX_CONTEXT, *_IDEOGRAPHIC, "Tibt"})
+UNSPACED_SCRIPTS = frozenset({*_COMPLEX_CONTEXT, *_IDEOGRAPHIC, "Bali", "Java", "Tibt"})
 
 
 def signatures(
