@@ -82,16 +82,11 @@ def main() -> None:
 def table_of(
     figures: dict[str, dict[str, list[dict[str, Any]]]], text_mb: dict[str, float], workers: int
 ) -> Table:
-    """MB of text a second, and a CPU second of all processes, which other load on the machine changes least."""
-    columns = [f"{name}, MB/{unit}" for name in figures for unit in ("s", "CPU s")]
-    table = Table(f"{workers} workers", "MB of text", *columns)
+    """MB of text a second, of the best run."""
+    table = Table(f"{workers} workers", "MB of text", *(f"{name}, MB/s" for name in figures))
     for who, size in text_mb.items():
-        cells = []
-        for runs in figures.values():
-            for key in ("seconds", "cpu_seconds"):
-                best = min((run[key] for run in runs[who]), default=None)
-                cells.append("" if best is None else f"{size / best:.2f}")
-        table.add_row(who, f"{size:.0f}", *cells)
+        best = [min((run["seconds"] for run in runs[who]), default=None) for runs in figures.values()]
+        table.add_row(who, f"{size:.0f}", *("" if one is None else f"{size / one:.2f}" for one in best))
     return table
 
 
