@@ -58,6 +58,10 @@ def _redirect_device_literals() -> None:
 
         return create
 
+    with torch.device("cpu"):
+        # torch lists its factories when the first is called in a device's context. If it listed ours, no context would
+        # have an effect on them: transformers, which asks for one, would leave rotary frequencies uninitialised.
+        torch.empty(0)
     for name in _FACTORIES:
         setattr(torch, name, on_cpu(getattr(torch, name)))
     torch.Tensor.cuda = lambda self, *_args, **_kwargs: self  # type: ignore[method-assign]

@@ -6,9 +6,9 @@ from typing import BinaryIO
 
 import torch
 
-_BLOCK = (
-    1 << 20
-)  # values that are rounded at a time: what is yet to be rounded, and checking it, take memory, too
+# Values that are rounded at a time, as what is yet to be rounded takes memory, too. No more than torch gives to one
+# thread: several would wait for each other, and for the cores that read and write.
+_BLOCK = 1 << 15
 
 
 def as_bytes(tensor: torch.Tensor) -> memoryview:

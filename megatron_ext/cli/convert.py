@@ -21,13 +21,14 @@ examples:
 
 `from-hf --help` and `to-hf --help` say more. A checkpoint does not depend on the number of processes: it
 loads with any tensor, pipeline and data parallelism, and exports from any. One tensor is in memory while it
-is written, and the next, which is read ahead. A conversion that is killed leaves no output.
+is written, and the next, which is read ahead. A conversion that is killed leaves no output, but a hidden
+folder, which the next one to the same output removes.
 """
 FROM_HF = """\
 Make a checkpoint that a run can start from out of a Hugging Face model folder (config.json, weights,
 tokenizer). Weights are safetensors or, read without running code, pytorch_model*.bin.
-Supported: model_type llama without rope scaling, biases or quantisation; anything else is refused
-by name.
+Supported: model_type llama, mistral, qwen2 and qwen3, with rope scaling of type linear, llama3 or yarn;
+anything else, such as quantised weights, is refused by name.
 """
 TO_HF = """\
 Make a Hugging Face model folder out of a checkpoint; transformers (4.50 or newer) loads it. Optimizer state

@@ -68,7 +68,6 @@ def compare_logits(
     manifest = Manifest.read(folder)
     dtype = manifest.params_dtype
     tokens = torch.tensor([ids])
-    # In this order: once torch.distributed is up, transformers 5 leaves its rotary frequencies uninitialised.
     theirs = _theirs(hf_path, dtype, tokens)
     ours = _ours(folder, manifest, tokens)
     difference = float((ours - theirs).abs().max())

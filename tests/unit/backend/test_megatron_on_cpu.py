@@ -31,6 +31,8 @@ literals = [torch.tensor([1.0], device="cuda"), torch.zeros(2, device=torch.devi
 literals += [torch.ones(2, device=torch.cuda.current_device()), torch.empty(2, device="cuda:0")]
 seen["devices"] = [str(one.device) for one in literals]
 seen["meta"] = str(torch.empty(2, device="meta").device)
+with torch.device("meta"):
+    seen["in context"] = [str(one.device) for one in (torch.tensor([1.0]), torch.empty(2), torch.rand(2))]
 seen["moved"] = str(literals[0].cuda().device)
 torch.cuda.synchronize()
 torch.cuda.manual_seed(1)
@@ -80,6 +82,11 @@ def test_tensors_meant_for_a_gpu_lie_on_the_cpu_and_others_where_they_belong(see
     assert seen["devices"] == ["cpu"] * 4
     assert seen["moved"] == "cpu"
     assert seen["meta"] == "meta"
+
+
+def test_a_devices_context_holds_for_the_patched_factories_too(seen: Any) -> None:
+    """transformers builds its models in one, and takes it from torch.tensor whether it does."""
+    assert seen["in context"] == ["meta"] * 3
 
 
 def test_named_random_states_are_sequences_of_their_own(seen: Any) -> None:
