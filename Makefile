@@ -76,3 +76,4 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/duplicates.py
 	$(BIN)/python benchmarks/labels.py
 	$(BIN)/python benchmarks/corpus.py
+	$(BIN)/python benchmarks/cleaning.py

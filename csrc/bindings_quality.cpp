@@ -2,6 +2,8 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <map>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -52,39 +54,31 @@ std::vector<const char*> quality_columns() {
           "duplicate_10gram"};
 }
 
-py::dict character_flags() {
+std::map<std::string, int> character_flags() {
   using Class = CharacterClass;
-  py::dict flags;
-  flags["space"] = Class::kSpace + 0;
-  flags["separator"] = Class::kSeparator + 0;
-  flags["letter"] = Class::kLetter + 0;
-  flags["digit"] = Class::kDigit + 0;
-  flags["symbol"] = Class::kSymbol + 0;
-  flags["sentence_end"] = Class::kSentenceEnd + 0;
-  flags["closing"] = Class::kClosing + 0;
-  flags["bullet"] = Class::kBullet + 0;
-  flags["control"] = Class::kControl + 0;
-  flags["odd_line_end"] = Class::kOddLineEnd + 0;
-  flags["invisible"] = Class::kInvisible + 0;
-  flags["mojibake_letter"] = Class::kMojibakeLetter + 0;
-  flags["mojibake_sign"] = Class::kMojibakeSign + 0;
-  flags["mojibake_alone"] = Class::kMojibakeAlone + 0;
-  flags["composing"] = Class::kComposing + 0;
-  return flags;
+  return {{"space", Class::kSpace},
+          {"separator", Class::kSeparator},
+          {"letter", Class::kLetter},
+          {"digit", Class::kDigit},
+          {"symbol", Class::kSymbol},
+          {"sentence_end", Class::kSentenceEnd},
+          {"closing", Class::kClosing},
+          {"bullet", Class::kBullet},
+          {"control", Class::kControl},
+          {"odd_line_end", Class::kOddLineEnd},
+          {"invisible", Class::kInvisible},
+          {"mojibake_letter", Class::kMojibakeLetter},
+          {"mojibake_sign", Class::kMojibakeSign},
+          {"mojibake_alone", Class::kMojibakeAlone},
+          {"composing", Class::kComposing}};
 }
 
-py::dict defect_flags() {
-  py::dict flags;
-  flags["entity"] = Defect::kEntity + 0;
-  flags["mojibake"] = Defect::kMojibake + 0;
-  flags["line_end"] = Defect::kLineEnd + 0;
-  flags["control"] = Defect::kControl + 0;
-  flags["invisible"] = Defect::kInvisible + 0;
-  flags["space"] = Defect::kSpace + 0;
-  flags["blank_lines"] = Defect::kBlankLines + 0;
-  flags["symbol_line"] = Defect::kSymbolLine + 0;
-  flags["composition"] = Defect::kComposition + 0;
-  return flags;
+std::map<std::string, int> defect_flags() {
+  return {{"entity", Defect::kEntity},          {"mojibake", Defect::kMojibake},
+          {"line_end", Defect::kLineEnd},       {"control", Defect::kControl},
+          {"invisible", Defect::kInvisible},    {"outer_space", Defect::kOuterSpace},
+          {"line_space", Defect::kLineSpace},   {"blank_lines", Defect::kBlankLines},
+          {"symbol_line", Defect::kSymbolLine}, {"composition", Defect::kComposition}};
 }
 
 void append(const TextQuality& of, std::vector<std::int64_t>& out) {

@@ -22,7 +22,7 @@ class Scan {
     previous_mojibake_ = mojibake;
     ends_in_space_ = kind & Class::kSpace;
     if (ends_in_space_) {
-      if (defects_.characters == 1) found(Defect::kSpace);
+      if (defects_.characters == 1) found(Defect::kOuterSpace);
       return;
     }
     line_breaks_ = 0;
@@ -30,9 +30,8 @@ class Scan {
   }
 
   Defects finish() {
-    if (line_breaks_ > 0) found(Defect::kSpace);
+    if (line_breaks_ > 0 || ends_in_space_) found(Defect::kOuterSpace);
     if (line_ == kSymbols) found(Defect::kSymbolLine);
-    if (ends_in_space_) found(Defect::kSpace);
     return defects_;
   }
 
@@ -56,7 +55,8 @@ class Scan {
   }
 
   void end_line() {
-    if (ends_in_space_ || defects_.characters == 1) found(Defect::kSpace);
+    if (defects_.characters == 1) found(Defect::kOuterSpace);
+    if (ends_in_space_) found(Defect::kLineSpace);
     if (line_ == kSymbols) found(Defect::kSymbolLine);
     if (++line_breaks_ > 2) found(Defect::kBlankLines);
     ends_in_space_ = false;

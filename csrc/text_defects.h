@@ -15,10 +15,11 @@ struct Defect {
     kLineEnd = 1 << 2,      // other than \n
     kControl = 1 << 3,      // characters
     kInvisible = 1 << 4,    // characters
-    kSpace = 1 << 5,        // before a line end or around the text
-    kBlankLines = 1 << 6,   // more than one together
-    kSymbolLine = 1 << 7,   // without letters and digits
-    kComposition = 1 << 8,  // not in normal form C
+    kOuterSpace = 1 << 5,   // around the text
+    kLineSpace = 1 << 6,    // before a line feed
+    kBlankLines = 1 << 7,   // more than one together
+    kSymbolLine = 1 << 8,   // without letters and digits
+    kComposition = 1 << 9,  // not in normal form C
   };
 };
 

@@ -96,8 +96,8 @@ void defects_are_found() {
   CHECK(defects("e\xCC\x81") == Defect::kComposition);
   CHECK(defects("a\n--\nb") == Defect::kSymbolLine);
   CHECK(defects("a\n\n\nb") == Defect::kBlankLines);
-  for (const std::string_view text : {" a", "a ", "a \nb", "\na", "a\n"})
-    CHECK(defects(text) == Defect::kSpace);
+  for (const std::string_view text : {" a", "a ", "\na", "a\n"}) CHECK(defects(text) == Defect::kOuterSpace);
+  CHECK(defects("a \nb") == Defect::kLineSpace);
   CHECK(defects("a\xC2\xA2") == 0 && defects("\xC3\xA9\xC3\xA9") == 0);
   CHECK(defects("\xC3\xA9\xC2\xA2") == Defect::kMojibake && defects("\xC2\xA2\xC2\xA2") == Defect::kMojibake);
 }

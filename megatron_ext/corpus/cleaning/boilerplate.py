@@ -1,5 +1,6 @@
 """Lines of a web page that are no text of its own."""
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ PHRASES = (
 )
 LOREM_IPSUM = (b"lorem ipsum",)
 LONGEST_BANNER = 200  # characters
+_NO_WORD = re.compile(r"^(?:[^\w\n]|_)+$", re.MULTILINE)
 
 
 def texts_with(phrases: Sequence[bytes], texts: Sequence[str]) -> list[bool]:
@@ -27,19 +29,31 @@ def texts_with(phrases: Sequence[bytes], texts: Sequence[str]) -> list[bool]:
         phrases: in lower case.
         texts: a batch, without surrogates. It is searched as a whole first: most phrases are not in it.
     """
+    # Bytes are lowered by ASCII alone, and so quickly.
     together = "\n".join(texts).encode().lower()
     present = [phrase for phrase in phrases if phrase in together]
-    return [bool(present) and _holds(text, present) for text in texts]
+    if not present:
+        return [False] * len(texts)
+    lowered = (text.encode().lower() for text in texts)
+    return [any(phrase in text for phrase in present) for text in lowered]
 
 
 def remove_boilerplate(text: str) -> str:
     """Leave out short lines with one of `PHRASES`."""
-    return "\n".join(line for line in text.split("\n") if not _is_banner(line))
+    encoded = text.encode()
+    lowered = encoded.lower()
+    present = [phrase for phrase in PHRASES if phrase in lowered]
+    kept = [
+        line
+        for line, lowered_line in zip(encoded.split(b"\n"), lowered.split(b"\n"), strict=True)
+        if not any(phrase in lowered_line for phrase in present) or len(line.decode()) > LONGEST_BANNER
+    ]
+    return b"\n".join(kept).decode()
 
 
 def blank_symbol_lines(text: str) -> str:
     """Lines of punctuation and symbols become blank, for they part paragraphs (datatrove, SymbolLinesFormatter)."""
-    return "\n".join("" if _is_of_symbols(line) else line for line in text.split("\n"))
+    return _NO_WORD.sub(lambda line: "" if _is_of_symbols(line[0]) else line[0], text)
 
 
 def remove_repeated_lines(text: str, most: int) -> str:
@@ -58,15 +72,6 @@ def remove_repeated_lines(text: str, most: int) -> str:
             kept.append(line)
             seen.add(words)
     return "\n".join(kept)
-
-
-def _holds(text: str, phrases: Sequence[bytes]) -> bool:
-    lowered = text.encode().lower()  # of ASCII letters alone, and so quick
-    return any(phrase in lowered for phrase in phrases)
-
-
-def _is_banner(line: str) -> bool:
-    return len(line) <= LONGEST_BANNER and _holds(line, PHRASES)
 
 
 def _is_of_symbols(line: str) -> bool:

@@ -11,6 +11,7 @@ from megatron_ext.corpus.cleaning.config import RepairConfig
 
 SURROGATES = "surrogates"  # the repair that no key switches off
 _DEFECTS = CharacterClasses.DEFECTS
+_REVEALING_NOTHING = {"composition", "white_space"}
 _BOILERPLATE, _ANY = 1 << 30, 1 << 31  # defects beside those: words of boilerplate, whatever there is
 
 
@@ -39,7 +40,8 @@ def steps(config: RepairConfig) -> tuple[Step, ...]:
             _ANY,
             functools.partial(boilerplate.remove_repeated_lines, most=most_repeats),
         ),
-        Step("white_space", _DEFECTS["space"] | _DEFECTS["blank_lines"], repairs.trim_white_space),
+        Step("white_space", _DEFECTS["line_space"] | _DEFECTS["blank_lines"], repairs.trim_lines),
+        Step("white_space", _DEFECTS["outer_space"], str.strip),
     )
     return tuple(step for step in everything if getattr(config, step.key))
 
@@ -64,7 +66,9 @@ def mend(text: str, defects: int, has_boilerplate: bool, wanted: tuple[Step, ...
         repaired = step.repair(text)
         if repaired != text:
             text = repaired
-            made.append(step.key)
-            # What was hidden in an entity, or at the end of a line that is no more.
-            defects |= int(character_classes().defects([text])[0, 0])
+            if step.key not in made:
+                made.append(step.key)
+            if step.key not in _REVEALING_NOTHING:
+                # What was hidden in an entity, or at the end of a line that is no more.
+                defects |= int(character_classes().defects([text])[0, 0])
     return text, made

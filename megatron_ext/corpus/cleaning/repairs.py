@@ -38,23 +38,9 @@ def unescape_html(text: str) -> str:
 
 
 def repair_mojibake(text: str) -> str:
-    """Decode again what was decoded wrongly, line by line; ftfy's own test keeps it from all other text."""
-    ftfy = library("ftfy", "ftfy", "repair text")
-    nothing_else = dict.fromkeys(
-        (
-            "unescape_html",
-            "remove_terminal_escapes",
-            "fix_latin_ligatures",
-            "fix_character_width",
-            "uncurl_quotes",
-            "fix_line_breaks",
-            "fix_surrogates",
-            "remove_control_chars",
-            "normalization",
-            "explain",
-        )
-    )
-    return str(ftfy.fix_text(text, ftfy.TextFixerConfig(**nothing_else)))
+    """Decode again what was decoded wrongly, line by line; ftfy's own test keeps it from all other lines."""
+    fix = library("ftfy", "ftfy", "repair text").fix_encoding
+    return "\n".join(line if line.isascii() else fix(line) for line in text.split("\n"))
 
 
 def unify_line_ends(text: str) -> str:
@@ -78,10 +64,9 @@ def compose(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def trim_white_space(text: str) -> str:
-    """Leave out white space at ends of lines and around the text, and blank lines beyond one."""
-    lines = "\n".join(line.rstrip() for line in text.split("\n"))
-    return _BLANK_LINES.sub("\n\n", lines).strip()
+def trim_lines(text: str) -> str:
+    """Leave out white space at ends of lines, and blank lines beyond one."""
+    return _BLANK_LINES.sub("\n\n", "\n".join(line.rstrip() for line in text.split("\n")))
 
 
 def _ftfy(module: str) -> Any:
