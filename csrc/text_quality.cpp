@@ -39,7 +39,6 @@ class Measurement {
     if (kind & Class::kSpace) {
       end_word();
       if (character == '\n') {
-        ++counts_.newlines;
         end_line();
       } else {
         ++gap_;

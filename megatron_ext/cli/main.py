@@ -33,10 +33,10 @@ class Verb(NamedTuple):
 
 
 VERBS: dict[str, Verb] = {
-    "preprocess": Verb("megatron_ext.cli.preprocess", "turn JSON lines of text into indexed token files"),
     "build-corpus": Verb(
         "megatron_ext.cli.build_corpus", "label, clean and de-duplicate text of many sources"
     ),
+    "preprocess": Verb("megatron_ext.cli.preprocess", "turn JSON lines of text into indexed token files"),
     "merge": Verb("megatron_ext.cli.merge", "make one indexed dataset out of many"),
     "inspect": Verb("megatron_ext.cli.inspect", "describe an indexed dataset, decode a document, verify it"),
     "plan-mixture": Verb(

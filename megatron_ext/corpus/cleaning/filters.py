@@ -81,7 +81,9 @@ class FilterConfig(Section):
     max_short_lines: Fraction | None = Field(
         default=None, description="share of lines; FineWeb 0.67, FineWeb2 off"
     )
-    max_newlines_per_word: Amount | None = Field(default=0.3, description="FineWeb")
+    max_newlines_per_word: Amount | None = Field(
+        default=0.3, description="blank lines apart (FineWeb, whose text has none)"
+    )
     max_duplicate_lines: Fraction | None = Field(default=0.3, description="share of lines (Gopher)")
     max_duplicate_line_characters: Fraction | None = Field(
         default=0.1, description="Gopher 0.2, FineWeb 0.01, FineWeb2 0.1"

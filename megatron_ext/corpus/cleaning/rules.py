@@ -41,6 +41,11 @@ def _share(part: str, whole: str = "characters") -> Callable[[Counts], Values]:
     return lambda counts: counts[part] / np.maximum(counts[whole], 1)
 
 
+def _line_ends_per_word(counts: Counts) -> Values:
+    # Those between lines that hold something: a blank line parts paragraphs, and is no shorter a line for it.
+    return np.maximum(counts["lines"] - 1, 0) / np.maximum(counts["words"], 1)
+
+
 # In the order of `FilterConfig`: the first that a text breaks is the one that it is counted under.
 RULES = (
     Rule("max_control_share", _count("control_share")),
@@ -63,7 +68,7 @@ RULES = (
     Rule("min_stop_words", _count("stop_words")),
     Rule("min_sentence_lines", _share("sentence_lines", "lines")),
     Rule("max_short_lines", _share("short_lines", "lines")),
-    Rule("max_newlines_per_word", _share("newlines", "words")),
+    Rule("max_newlines_per_word", _line_ends_per_word),
     Rule("max_duplicate_lines", _share("duplicate_lines", "lines")),
     Rule("max_duplicate_line_characters", _share("duplicate_line_characters", "line_characters")),
     Rule("max_duplicate_paragraphs", _share("duplicate_paragraphs", "paragraphs")),

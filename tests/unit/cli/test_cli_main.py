@@ -46,7 +46,7 @@ def test_help_names_every_verb_and_imports_none(capsys: pytest.CaptureFixture[st
 
 def test_every_verb_has_its_module() -> None:
     training = {"launch", "estimate", "benchmark", "train", "generate"}
-    corpus = {"preprocess", "merge", "inspect", "plan-mixture"}
+    corpus = {"build-corpus", "preprocess", "merge", "inspect", "plan-mixture"}
     assert set(cli.VERBS) == {*corpus, "convert", "inspect-checkpoint", *training}
     assert all(
         entry.module == f"megatron_ext.cli.{verb.replace('-', '_')}" for verb, entry in cli.VERBS.items()
@@ -62,7 +62,7 @@ def test_unknown_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["lunch"]) == 2
     assert capsys.readouterr().err == "error: lunch: unknown verb; did you mean launch?\n"
     assert cli.main(["xyzzy"]) == 2
-    assert "verbs: preprocess, merge" in capsys.readouterr().err
+    assert "verbs: build-corpus, preprocess, merge" in capsys.readouterr().err
 
 
 def test_options_may_stand_anywhere(

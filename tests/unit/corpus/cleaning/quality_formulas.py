@@ -27,7 +27,6 @@ def quality(text: str, characters_per_word: int, short_line_characters: int) -> 
         "replacements": text.count("\ufffd"),
         "hashes": text.count("#"),
         "ellipses": text.count("...") + text.count("…"),
-        "newlines": text.count("\n"),
         "units": len(units),
         "unit_characters": sum(map(len, units)),
         "letter_words": sum(any(unicodedata.category(c)[0] == "L" for c in word) for word in words),

@@ -43,6 +43,12 @@ def test_prose_is_left_alone() -> None:
     assert removed_by(f"the {PROSE} and", **ASKED["min_stop_words"]) is None
 
 
+def test_blank_lines_between_paragraphs_make_no_line_short() -> None:
+    paragraphs = [words(5, 5 * number) for number in range(16)]
+    assert removed_by("\n\n".join(paragraphs)) is removed_by("\n".join(paragraphs)) is None
+    assert removed_by("\n\n".join(words(3, 3 * number) for number in range(26))) == "max_newlines_per_word"
+
+
 def test_a_removed_text_keeps_the_names_of_its_repairs() -> None:
     assert CLEANER.clean(["caf\u0065\u0301"], ["Latn"], "mono") == [
         Cleaned(None, "min_characters", ("composition",))
