@@ -132,7 +132,7 @@ def test_a_layout_changes_nothing(runs: Runs, case: Case) -> None:
         [*many.train, many.validation[-1]], [*one.train[first:], one.validation[-1]], strict=True
     ):
         assert "documents" in case.name or len(theirs["per_group"]["label"]) >= 2
-        same_groups(ours.get("per_group", {}), theirs.get("per_group", {}), abs=1e-4)
+        same_groups(ours.get("per_group", {}), theirs.get("per_group", {}), abs=1e-4, rel=1e-5)
     ours, theirs = many.validation[-1]["per_dataset"], one.validation[-1]["per_dataset"]
     assert len(ours) == len(theirs) == 3
     for name, record in theirs.items():
@@ -160,7 +160,7 @@ def test_a_checkpoint_holds_the_weights_of_its_step(runs: Runs, case: Case) -> N
     assert many.keys() == keys
     for key in keys:
         rows = one.shape(key)[0]
-        theirs, ours = one.read(key), many.read(key, rows=rows)
+        theirs, ours = one.read(key), many.read(key)[:rows]
         assert (ours - theirs).norm() < 1e-4 * theirs.norm(), key
 
 

@@ -169,7 +169,7 @@ def test_a_gigabyte_in_one_line_takes_no_gigabyte(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert f"a.jsonl:{len(GOOD) + 1}: longer than 67,108,864 bytes; cut it into documents" in done.stderr
-    assert int(done.stdout.split()[-1]) < 700_000  # kB, most of them libraries
+    assert int(done.stdout.split()[-1]) < 1_000_000  # kB, most of them libraries
 
 
 def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
