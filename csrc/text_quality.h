@@ -20,7 +20,7 @@ struct TextQuality {
   std::int64_t replacements = 0;  // U+FFFD
   std::int64_t hashes = 0;        // #
   std::int64_t ellipses = 0;      // … and three dots
-  std::int64_t units = 0;  // words, or characters that are no separators
+  std::int64_t units = 0;         // words, or characters that are no separators
   std::int64_t unit_characters = 0;
   std::int64_t letter_words = 0;  // words with a letter, however units are made
   std::int64_t lines = 0;
