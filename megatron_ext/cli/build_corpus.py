@@ -1,20 +1,17 @@
 """``megatron-ext build-corpus``: raw text of many sources to labelled, clean and unique shards."""
 
 import argparse
-import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.filesize import decimal
 
-from megatron_ext.cli.termination import Terminated, sigterm_interrupts
+from megatron_ext.cli.termination import run_resumable
 from megatron_ext.corpus.builder.build import BuildReport, build_corpus
 from megatron_ext.corpus.counts import Corpus, SetCounts
 from megatron_ext.corpus.manifest import Manifest, TokenizeConfig, read_manifest
-from megatron_ext.data.preprocess_ranks import EndedByAnotherRankError
 from megatron_ext.tokenizer.build import TOKENIZER_TYPES
-from megatron_ext.utils.console import global_rank
 
 SETS_SHOWN, DISAGREEMENTS_SHOWN = 10, 5
 
@@ -66,18 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build and say what there is now."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # --workers is the only parallelism, also in this process
     manifest = _changed(read_manifest(arguments.manifest), arguments)
-    try:
-        with sigterm_interrupts():
-            report = build_corpus(manifest, workers=arguments.workers, overwrite=arguments.overwrite)
-    except Terminated as error:
-        return error.exit_code
-    except EndedByAnotherRankError:
-        return 0  # the job's exit code is rank 0's
-    if global_rank() == 0:
-        print(summary(report, manifest))
-    return 0
+
+    def work() -> Callable[[], str]:
+        report = build_corpus(manifest, workers=arguments.workers, overwrite=arguments.overwrite)
+        return lambda: summary(report, manifest)
+
+    return run_resumable(work)
 
 
 def _changed(manifest: Manifest, arguments: argparse.Namespace) -> Manifest:

@@ -1,19 +1,16 @@
 """``megatron-ext preprocess``: text files to indexed datasets."""
 
 import argparse
-import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.filesize import decimal
 
-from megatron_ext.cli.termination import Terminated, sigterm_interrupts
+from megatron_ext.cli.termination import run_resumable
 from megatron_ext.data.preprocess import PreprocessReport, PreprocessResult, preprocess
-from megatron_ext.data.preprocess_ranks import EndedByAnotherRankError
 from megatron_ext.data.preprocess_read import KINDS
 from megatron_ext.tokenizer.build import TOKENIZER_TYPES
-from megatron_ext.utils.console import global_rank
 
 DATASETS_SHOWN = 5
 
@@ -107,29 +104,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Preprocess and say what was written."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # --workers is the only parallelism, also in this process
-    try:
-        with sigterm_interrupts():
-            report = preprocess(
-                arguments.input,
-                arguments.output_prefix,
-                tokenizer_type=arguments.tokenizer_type,
-                tokenizer_model=arguments.tokenizer_model,
-                json_keys=arguments.json_keys,
-                append_eod=arguments.append_eod,
-                prepend_bos=arguments.prepend_bos,
-                workers=arguments.workers,
-                overwrite=arguments.overwrite,
-                shard_per_input=arguments.shard_per_input,
-                on_error=arguments.on_error,
-            )
-    except Terminated as error:
-        return error.exit_code
-    except EndedByAnotherRankError:
-        return 0  # the job's exit code is rank 0's
-    if global_rank() == 0:
-        print(summary(report, arguments))
-    return 0
+
+    def work() -> Callable[[], str]:
+        report = preprocess(
+            arguments.input,
+            arguments.output_prefix,
+            tokenizer_type=arguments.tokenizer_type,
+            tokenizer_model=arguments.tokenizer_model,
+            json_keys=arguments.json_keys,
+            append_eod=arguments.append_eod,
+            prepend_bos=arguments.prepend_bos,
+            workers=arguments.workers,
+            overwrite=arguments.overwrite,
+            shard_per_input=arguments.shard_per_input,
+            on_error=arguments.on_error,
+        )
+        return lambda: summary(report, arguments)
+
+    return run_resumable(work)
 
 
 def summary(report: PreprocessReport, arguments: argparse.Namespace) -> str:

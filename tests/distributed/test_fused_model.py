@@ -1,14 +1,12 @@
 """A whole model on Triton's kernels, in its interpreter, computes what plain operations compute."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from fused_worker import LAYOUTS
+from worker_processes import run_worker
 
 WORKER = Path(__file__).with_name("fused_worker.py")
 
@@ -17,17 +15,7 @@ WORKER = Path(__file__).with_name("fused_worker.py")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """How far the two are apart in each process."""
     folder = tmp_path_factory.mktemp("fused")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    inherited = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-    done = subprocess.run(
-        [*command, str(WORKER), str(folder)],
-        env={**inherited, "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_worker(WORKER, folder, 2, TRITON_INTERPRET="1")
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 

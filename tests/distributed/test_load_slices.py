@@ -1,14 +1,12 @@
 """Weights read by slices from a Hugging Face folder are, bit for bit, those of its import, in every layout."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 from load_layouts import LAYOUTS, MODEL, MODELS
 from transformers import LlamaConfig, LlamaForCausalLM
+from worker_processes import run_worker
 
 from megatron_ext.convert.from_hf import import_hf
 
@@ -27,17 +25,7 @@ def test_every_process_gets_what_it_would_load_from_the_import(tmp_path: Path) -
         )  # fmt: skip
         LlamaForCausalLM(config).save_pretrained(tmp_path / kind / "hf")
         import_hf(tmp_path / kind / "hf", tmp_path / kind / "imported")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
-    inherited = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-    done = subprocess.run(
-        [*command, str(WORKER), str(tmp_path)],
-        env={**inherited, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_worker(WORKER, tmp_path, 4, timeout_s=300)
     expected = {f"{kind} {layout}" for kind in MODELS for layout in LAYOUTS}
     for rank in range(4):
         equal = json.loads((tmp_path / f"rank{rank}.json").read_text())

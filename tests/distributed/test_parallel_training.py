@@ -1,8 +1,5 @@
 """Two real processes: megatron-core's silent traps, each seen where it would first show."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from training_worker import LAYOUTS, STATES, STEPS, VOCAB
+from worker_processes import run_worker
 
 WORKER = Path(__file__).with_name("training_worker.py")
 NORM_WEIGHTS = 5  # two in each of two layers, and the last
@@ -19,17 +17,7 @@ NORM_WEIGHTS = 5  # two in each of two layers, and the last
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """What each process saw."""
     folder = tmp_path_factory.mktemp("training")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    inherited = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-    done = subprocess.run(
-        [*command, str(WORKER), str(folder)],
-        env={**inherited, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_worker(WORKER, folder, 2)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 

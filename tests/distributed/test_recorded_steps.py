@@ -1,14 +1,12 @@
 """Recorded steps equal those that are not, in every layout that graphs go with, bit for bit."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from graphs_worker import CASES, MICRO_BATCHES
+from worker_processes import run_worker
 
 from megatron_ext.train.graphs import WARMUP_STEPS
 
@@ -19,17 +17,7 @@ WORKER = Path(__file__).with_name("graphs_worker.py")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     """What each process saw."""
     folder = tmp_path_factory.mktemp("graphs")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    inherited = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-    done = subprocess.run(
-        [*command, str(WORKER), str(folder)],
-        env={**inherited, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_worker(WORKER, folder, 2)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
