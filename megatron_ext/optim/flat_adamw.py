@@ -35,14 +35,14 @@ class FlatAdamW(torch.optim.AdamW):
     Attributes:
         shards: what it updates, with the segments of each parameter group, by its index.
         steps: updates so far.
-        grad_scale: float32 [], multiplies the gradients of the next step; None: 1.
+        grad_factor: float32 [], multiplies the gradients of the next step; None: 1.
     """
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         super().__init__(groups)
         self.shards: list[tuple[FlatParameters, dict[int, Segments]]] = []
         self.steps = 0
-        self.grad_scale: torch.Tensor | None = None
+        self.grad_factor: torch.Tensor | None = None
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update everything once."""
@@ -53,8 +53,8 @@ class FlatAdamW(torch.optim.AdamW):
                 group = self.param_groups[index]
                 beta1, beta2 = group["betas"]
                 update = AdamWStep(group["lr"], group["weight_decay"], beta1, beta2, group["eps"], self.steps)
-                adamw_(flat, segments, update, self.grad_scale)
-        self.grad_scale = None
+                adamw_(flat, segments, update, self.grad_factor)
+        self.grad_factor = None
 
 
 class FlatDistributedOptimizer(DistributedOptimizer):  # type: ignore[misc]

@@ -12,7 +12,8 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.model.transformer import PARAMS_DTYPE
-from megatron_ext.optim.flat_adamw import FlatAdamW, install_flat_adamw
+from megatron_ext.optim.flat_adamw import install_flat_adamw
+from megatron_ext.optim.fused_adamw import install_fused_adamw
 
 NORM_EPSILON = 1e-6
 """Added to the norm before dividing by it, as in megatron-core."""
@@ -39,6 +40,7 @@ def wrap_data_parallel(
 def build_optimizer(run: RunConfig, model: list[DistributedDataParallel]) -> MegatronOptimizer:
     """AdamW; weight decay on matrices only, gradients clipped to ``clip_grad`` over all ranks."""
     install_flat_adamw()
+    install_fused_adamw()
     optimizer, dtype = run.optimizer, PARAMS_DTYPE[run.training.precision]
     config = MegatronOptimizerConfig(
         optimizer="adam",
@@ -89,24 +91,26 @@ class Update:
 
 
 @torch.no_grad()
-def step(optimizer: MegatronOptimizer, clip_grad: float) -> Update:
-    """Clip and update once gradients are reduced; the host waits for nothing, except under fp16's loss scaling.
+def step(optimizer: MegatronOptimizer, clip_grad: float, num_tokens: torch.Tensor) -> Update:
+    """Divide gradients by the tokens they are sums over, clip and update; the host waits only for fp16's loss scaling.
 
-    megatron-core's own ``step`` fetches the norm to decide on clipping; here the factor stays on the device, and goes
-    into the update's kernel where that is ours.
+    megatron-core's own ``step`` fetches the norm to decide on clipping; here the factor of both stays on the device,
+    and goes into the update's kernel.
+
+    Args:
+        optimizer: its gradients are reduced.
+        clip_grad: largest norm; 0: any.
+        num_tokens: int32 [], of the global batch; without tokens gradients are 0.
     """
     overflow = optimizer.prepare_grads()
     (part,) = optimizer.chained_optimizers
-    norm = _gradient_norm(part)
+    factor = num_tokens.clamp(min=1).double().reciprocal()
+    norm = _gradient_norm(part) * factor
     if overflow:
         return Update(norm, applied=False)
     if clip_grad > 0:
-        factor = (clip_grad / (norm + NORM_EPSILON)).clamp(max=1.0).float()
-        if isinstance(part.optimizer, FlatAdamW):
-            part.optimizer.grad_scale = factor
-        else:
-            gradients = [weight.grad for weight in part.get_parameters() if weight.grad is not None]
-            torch._foreach_mul_(gradients, factor)
+        factor = factor * (clip_grad / (norm + NORM_EPSILON)).clamp(max=1.0)
+    part.optimizer.grad_factor = factor.float()
     optimizer.step_with_ready_grads()
     return Update(norm, applied=True)
 

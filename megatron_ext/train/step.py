@@ -20,7 +20,7 @@ from megatron_ext.observe.profile import update_mark
 from megatron_ext.optim.optimizer import set_learning_rate, step
 from megatron_ext.optim.schedule import learning_rate
 from megatron_ext.train.device_batch import DeviceBatch, transfer
-from megatron_ext.train.gradients import finalize_gradients
+from megatron_ext.train.gradients import GradientReduction
 from megatron_ext.train.graphs import StepGraphs
 
 
@@ -55,7 +55,7 @@ def connect_schedule(
 ) -> None:
     """Tell megatron-core's schedule how gradients are scaled, reduced and overlapped."""
     config, settings = get_model_config(model[0]), model[0].ddp_config
-    config.finalize_model_grads_func = finalize_gradients
+    config.finalize_model_grads_func = GradientReduction()
     config.grad_scale_func = optimizer.scale_loss if graphs is None else graphs.scale_loss
     interleaved = len(model) > 1  # then the schedule takes one function for each chunk, else one alone
     if settings.overlap_grad_reduce:
@@ -95,7 +95,8 @@ def train_step(
     else:
         reports = graphs.run(micro_batches, optimizer.get_loss_scale(), passes)
     with update_mark():
-        update = step(optimizer, config.optimizer.clip_grad)
+        num_tokens = get_model_config(model[0]).finalize_model_grads_func.num_tokens
+        update = step(optimizer, config.optimizer.clip_grad, num_tokens)
     row_losses, row_sets = _rows(reports, micro_batches, _device(model))
     return StepOutcome(row_losses, row_sets, update.grad_norm, rate, not update.applied)
 

@@ -16,6 +16,7 @@ from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.loader import MicroBatch
 from megatron_ext.launch.environment import ProcessEnvironment
 from megatron_ext.model.transformer import build_model, to_training_precision, transformer_config
+from megatron_ext.optim.fused_adamw import FusedAdamW
 from megatron_ext.optim.optimizer import build_optimizer, wrap_data_parallel
 from megatron_ext.train.setup import start_processes
 from megatron_ext.train.step import connect_schedule, train_step
@@ -61,12 +62,14 @@ def saved_bytes(model: torch.nn.Module) -> int:
 
 
 def state_bytes(config: RunConfig, megatron_config: Any, chunks: list[torch.nn.Module]) -> dict[str, int]:
-    """Weights, gradient buffers, and what the optimizer keeps after a step."""
+    """Weights, gradient buffers, and what the optimizer keeps after a step, which is one kernel."""
     wrapped = wrap_data_parallel(config, megatron_config, chunks)
     optimizer = build_optimizer(config, wrapped)
     connect_schedule(wrapped, optimizer)
     tokens = np.zeros((ROWS, SEQ + 1), dtype=np.uint16)
     train_step(config, wrapped, optimizer, [MicroBatch(tokens, None, None, np.zeros(ROWS, np.int32))], 1)
+    if not isinstance(optimizer.chained_optimizers[0].optimizer, FusedAdamW):
+        raise TypeError("megatron-core built another optimizer")
     parameters, buffers = list(wrapped[0].parameters()), wrapped[0].buffers
     states = optimizer.optimizer.state.values()
     moments = [one for state in states for name, one in state.items() if name != "step"]
