@@ -24,8 +24,11 @@ def discard_until_backward(
     values = value.detach()
     size = values.untyped_storage().nbytes()
     values.untyped_storage().resize_(0)
+    # Schedules keep ``output``, and so this hook, until the next micro-batch takes its place: it must hold nothing then.
+    waiting = [(values, fill)]
 
     def bring_back(_gradient: torch.Tensor) -> None:
+        values, fill = waiting.pop()
         values.untyped_storage().resize_(size)
         fill(values)
 

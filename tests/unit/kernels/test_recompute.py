@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import torch
 
 from megatron_ext.kernels.recompute import discard_until_backward
@@ -30,3 +33,24 @@ def test_without_a_backward_pass_nothing_is_freed() -> None:
         value = torch.ones(3)
         discard_until_backward(value, value * 2, lambda _target: None)
     assert value.tolist() == [1, 1, 1]
+
+
+def test_nothing_is_held_after_the_backward_pass() -> None:
+    """While the output is: megatron-core's schedules keep it during the next micro-batch's forward pass."""
+    source = torch.randn(4, 3)
+    weight = torch.randn(3, 2, requires_grad=True)
+    value = (weight.sum() * source).detach() + 0 * weight.sum()
+    output = value @ weight
+    held = [weakref.ref(value.untyped_storage()), weakref.ref(source.untyped_storage())]
+
+    def fill(target: torch.Tensor, source: torch.Tensor = source) -> None:
+        target.untyped_storage().copy_(source.untyped_storage())
+
+    discard_until_backward(value, output, fill)
+    del value, source, fill
+    gc.collect()
+    assert all(storage() is not None for storage in held)
+    output.sum().backward()
+    gc.collect()
+    assert [storage() for storage in held] == [None, None]
+    assert output.requires_grad
