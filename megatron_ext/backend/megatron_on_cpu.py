@@ -1,6 +1,6 @@
-"""Lets megatron-core 0.16 train on a CPU.
+"""Lets megatron-core 0.16 train on a CPU, or on tensors without data (``data_free.py``).
 
-megatron-core names CUDA in six places that a CPU run reaches; each has a function here that redirects it. Nothing
+megatron-core names CUDA in six places that such a run reaches; each has a function here that redirects it. Nothing
 else is patched: what can be chosen by a setting is chosen in ``model/transformer.py``.
 """
 
@@ -18,8 +18,8 @@ _FACTORIES = ("tensor", "zeros", "ones", "empty")
 _installed = False
 
 
-def patch_megatron_core() -> None:
-    """Redirect megatron-core's CUDA calls to the CPU, once per process.
+def patch_megatron_core(device: torch.device = _CPU) -> None:
+    """Redirect megatron-core's CUDA calls to ``device``, once per process.
 
     Raises:
         RuntimeError: this process sees a GPU: the redirection would take it from its other users.
@@ -29,30 +29,30 @@ def patch_megatron_core() -> None:
         return
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         raise RuntimeError("CUDA is in use in this process; start a CPU run in a process of its own")
-    _redirect_current_device()
-    _redirect_device_literals()
+    _redirect_current_device(device)
+    _redirect_device_literals(device)
     _silence_synchronisation()
     _keep_random_states_on_cpu()
-    _accept_cpu_tensor_types()
+    _accept_tensor_types()
     _installed = True
 
 
-def _redirect_current_device() -> None:
+def _redirect_current_device(device: torch.device) -> None:
     """Gradient buffers, pipeline receive buffers, sequence-parallel gathers and RoPE ask for the current device."""
-    torch.cuda.current_device = lambda: _CPU  # type: ignore[assignment,return-value]
+    torch.cuda.current_device = lambda: device  # type: ignore[assignment,return-value]
 
 
-def _redirect_device_literals() -> None:
+def _redirect_device_literals(device: torch.device) -> None:
     """Schedules, gradient clipping and optimizers create scalars with ``device="cuda"``; tied weights move there.
 
     Context parallelism pins an index for its way to the device, which needs one.
     """
 
-    def on_cpu(factory: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def on_device(factory: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         @functools.wraps(factory)
         def create(*args: Any, **kwargs: Any) -> torch.Tensor:
             if str(kwargs.get("device", "")).startswith("cuda"):
-                kwargs["device"] = _CPU
+                kwargs["device"] = device
             kwargs.pop("pin_memory", None)
             return factory(*args, **kwargs)
 
@@ -63,8 +63,8 @@ def _redirect_device_literals() -> None:
         # have an effect on them: transformers, which asks for one, would leave rotary frequencies uninitialised.
         torch.empty(0)
     for name in _FACTORIES:
-        setattr(torch, name, on_cpu(getattr(torch, name)))
-    torch.Tensor.cuda = lambda self, *_args, **_kwargs: self  # type: ignore[method-assign]
+        setattr(torch, name, on_device(getattr(torch, name)))
+    torch.Tensor.cuda = lambda self, *_args, **_kwargs: self.to(device)  # type: ignore[method-assign]
 
 
 def _silence_synchronisation() -> None:
@@ -101,7 +101,7 @@ def _keep_random_states_on_cpu() -> None:
     megatron_random._set_cuda_rng_state = lambda state, *_args, **_kwargs: torch.set_rng_state(state)
 
 
-def _accept_cpu_tensor_types() -> None:
+def _accept_tensor_types() -> None:
     """Gradient clipping and two optimizers compare ``tensor.type()`` with names such as ``torch.cuda.FloatTensor``.
 
     ``Tensor.type`` answers with the CUDA name inside those three functions only.
@@ -110,7 +110,7 @@ def _accept_cpu_tensor_types() -> None:
 
     def cuda_type(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         answer = plain_type(self, *args, **kwargs)
-        return answer.replace("torch.", "torch.cuda.", 1) if isinstance(answer, str) else answer
+        return f"torch.cuda.{answer.rpartition('.')[2]}" if isinstance(answer, str) else answer
 
     def answering_cuda(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)

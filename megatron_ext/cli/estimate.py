@@ -2,10 +2,13 @@
 
   python tools/estimate.py configs/runs/llama2_7b_256gpu.yaml --gpu a100-80
   python tools/estimate.py configs/runs/llama2_7b_256gpu.yaml --gpu h100 --gpus 64 parallel.tensor_model_parallel_size=2
+  python tools/estimate.py configs/runs/llama2_7b_256gpu.yaml --gpu h100 --trace
   python tools/estimate.py --check
 
 It prints the plan of `launch --dry-run`, where the step's time goes, and the best layouts of the same model and
-batch on as many GPUs. The model is analytic: --check shows how far it is from published speeds. Needs no GPU.
+batch on as many GPUs. The model is analytic: --check shows how far it is from published speeds; --trace runs a step
+of the real code on tensors without data, for one process of each pipeline stage, and counts what it allocates and
+launches. Needs no GPU.
 """
 
 import argparse
@@ -15,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from megatron_ext.cli.plan import print_plan, table_of
+from megatron_ext.cli.trace import trace_tables
 from megatron_ext.config.load import load_run_config, split_sources
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.errors import ConfigError
@@ -43,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", type=int, default=10, metavar="N", help="layouts to show (default: 10; 0: none)"
     )
+    parser.add_argument("--trace", action="store_true", help="run a step without data, and count")
     parser.add_argument("--check", action="store_true", help="compare the model with published speeds")
 
 
@@ -63,6 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     alike = [row for row in PUBLISHED if _alike(row, config, gpu)]
     if alike:
         console.print(_published(alike, "published for models of this size on this kind of GPU"))
+    if arguments.trace:
+        for table in trace_tables(config, gpu):
+            console.print(table)
     if arguments.top > 0:
         console.print(_ranking(rank(config, gpu, arguments.top), config, gpu))
     return 0

@@ -24,7 +24,7 @@ def discard_until_backward(
     values = value.detach()
     size = values.untyped_storage().nbytes()
     values.untyped_storage().resize_(0)
-    # Schedules keep ``output``, and so this hook, until the next micro-batch takes its place: it must hold nothing then.
+    # Schedules keep ``output``, and so this hook, until the next micro-batch takes its place: by then it holds nothing.
     waiting = [(values, fill)]
 
     def bring_back(_gradient: torch.Tensor) -> None:

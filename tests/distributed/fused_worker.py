@@ -73,6 +73,13 @@ def changed(config: RunConfig, sections: dict[str, dict[str, Any]]) -> RunConfig
     return config.model_copy(update=updates)
 
 
+def gradient_of(weight: Any) -> torch.Tensor:
+    """What data parallelism has in its buffer: a weight that is also an embedding gets its gradient in two parts."""
+    if not weight.grad_added_to_main_grad:
+        return weight.grad
+    return weight.main_grad + weight.grad if getattr(weight, "zero_out_wgrad", False) else weight.main_grad
+
+
 def losses_and_gradients(config: RunConfig) -> tuple[Any, dict[str, torch.Tensor]]:
     """Losses with labels, logits without, and gradients by parameter, of one micro-batch."""
     torch.manual_seed(5)
@@ -91,10 +98,7 @@ def losses_and_gradients(config: RunConfig) -> tuple[Any, dict[str, torch.Tensor
     labels = tokens[:, 1:].contiguous()
     losses = model(tokens[:, :-1], None, None, labels=labels, packed_seq_params=documents)
     (losses * mask).sum().backward()
-    gradients = {
-        name: weight.main_grad if weight.grad_added_to_main_grad else weight.grad
-        for name, weight in bare.named_parameters()
-    }
+    gradients = {name: gradient_of(weight) for name, weight in bare.named_parameters()}
     with torch.no_grad():
         logits = model(tokens[:, :-1], None, None, packed_seq_params=documents)
     return (type(bare).__name__, losses.detach(), logits), gradients

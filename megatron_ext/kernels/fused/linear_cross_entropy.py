@@ -41,8 +41,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_losses: torch.Tensor) -> tuple[Any, ...]:
         hidden, weight, labels, log_sum_exp = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
+        target = _main_gradient(weight)
         # Sums of many chunks would round away in bf16.
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if target is None else target
         for start in range(0, len(hidden), ctx.chunk_tokens):
             chunk = slice(start, start + ctx.chunk_tokens)
             rows = hidden[chunk]
@@ -50,7 +51,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
             replace_by_gradient(grad, labels[chunk], log_sum_exp[chunk], grad_losses[chunk], ctx.part)
             torch.mm(grad, weight, out=grad_hidden[chunk])
             accumulate_weight_gradient(rows, grad, grad_weight)
-        return grad_hidden, grad_weight.to(weight.dtype), None, None, None
+        if target is None:
+            return grad_hidden, grad_weight.to(weight.dtype), None, None, None
+        weight.grad_added_to_main_grad = True
+        # A gradient has to arrive for megatron-core to know that this one is complete; it is read where an embedding
+        # shares the weight.
+        empty = torch.zeros_like if getattr(weight, "zero_out_wgrad", False) else torch.empty_like
+        return grad_hidden, empty(weight), None, None, None
+
+
+def _main_gradient(weight: torch.Tensor) -> torch.Tensor | None:
+    """Where megatron-core wants the weight's gradient added, if it is fp32: the sum of chunks needs no other place."""
+    main_grad: torch.Tensor | None = getattr(weight, "main_grad", None)
+    return main_grad if main_grad is not None and main_grad.dtype == torch.float32 else None
 
 
 def linear_cross_entropy(

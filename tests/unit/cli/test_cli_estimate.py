@@ -1,12 +1,16 @@
 """`estimate`: plan, step time, ranking, comparison with published speeds."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from megatron_ext.cli.main import run_verb
 
-RUN = str(Path(__file__).parents[3] / "configs/runs/llama2_7b_256gpu.yaml")
+REPOSITORY = Path(__file__).parents[3]
+RUN = str(REPOSITORY / "configs/runs/llama2_7b_256gpu.yaml")
 
 
 def test_plan_time_and_ranking(capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,3 +44,22 @@ def test_check_needs_no_configuration(capsys: pytest.CaptureFixture[str]) -> Non
 def test_nothing_given(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_verb("estimate", []) == 2
     assert capsys.readouterr().err == "error: no configuration file given\n"
+
+
+def test_a_traced_step(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own, which it redirects for good; there Triton compiles."""
+    pytest.importorskip("triton")
+    quickstart = str(REPOSITORY / "configs/runs/quickstart.yaml")
+    arguments = [quickstart, "--gpu", "h100", "--top", "0", "--trace"]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    traced = subprocess.run(
+        [sys.executable, str(REPOSITORY / "tools/estimate.py"), *arguments],
+        env=environment, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert "traced a step of 2 of 4 processes" in traced.stderr
+    _, tables = traced.stdout.split("memory of each pipeline stage, MiB")
+    for expected in ("2 micro-batches and an update on rank 2", "GEMM", "tokens/s of each h100", "waits"):
+        assert expected in tables
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert run_verb("estimate", arguments) == 2
+    assert "TRITON_INTERPRET=1" in capsys.readouterr().err
