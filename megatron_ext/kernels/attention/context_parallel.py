@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from megatron.core.tensor_parallel import gather_from_sequence_parallel_region
 
 from megatron_ext.kernels.attention.core import DotProductAttention
 from megatron_ext.kernels.attention.documents import Documents
@@ -28,11 +27,80 @@ def own_chunks(tensor: torch.Tensor, dim: int, rank: int, size: int) -> torch.Te
     return torch.cat((chunks[rank], chunks[2 * size - 1 - rank]), dim)
 
 
-def gather_sequence(tensor: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
-    """The whole sequence, in order, from each process's :func:`own_chunks` on axis 0; gradients are summed."""
-    by_process = gather_from_sequence_parallel_region(tensor, group=group)
-    pairs = by_process.unflatten(0, (group.size(), 2, -1))
-    return torch.cat((pairs[:, 0].flatten(0, 1), pairs[:, 1].flip(0).flatten(0, 1)))
+class _GatheredStarts(torch.autograd.Function):
+    """Keys and values of other processes, with no more than one copy of what is gathered and one of its gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, key: torch.Tensor, value: torch.Tensor, ends: tuple[int, int], group: dist.ProcessGroup
+    ) -> tuple[torch.Tensor, ...]:
+        ctx.ends, ctx.group, ctx.length = ends, group, len(key) * group.size()
+        gathered = [_gather(part.contiguous(), group) for part in (key, value)]
+        whole = [_in_order(_finished(one), group.size()) for one in gathered]
+        return tuple(rows[:end] for end in ends for rows in whole)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
+        (early, late), group = ctx.ends, ctx.group
+        reduced = []
+        for grad_early, grad_late in zip(grads[:2], grads[2:], strict=True):
+            whole = grad_late.new_empty(ctx.length, *grad_late.shape[1:])
+            torch.add(grad_late[:early], grad_early, out=whole[:early])
+            whole[early:late] = grad_late[early:]
+            whole[late:] = 0
+            reduced.append(_reduce_scatter(_by_process(whole, group.size()), group))
+        return *(_finished(one) for one in reduced), None, None
+
+
+def gathered_starts(
+    key: torch.Tensor, value: torch.Tensor, ends: tuple[int, int], group: dist.ProcessGroup
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values from the start of a row up to two places in it.
+
+    Args:
+        key: [seq / C, …], this process's :func:`own_chunks`.
+        value: as ``key``.
+        ends: of this process's chunks in the row, (rank + 1) and (2 C - rank) chunks.
+        group: the C processes that share rows; gradients are summed over them.
+
+    Returns:
+        Keys and values [end, …], in order, for each end.
+    """
+    keys_early, values_early, keys_late, values_late = _GatheredStarts.apply(  # type: ignore[no-untyped-call]
+        key, value, ends, group
+    )
+    return [(keys_early, values_early), (keys_late, values_late)]
+
+
+Pending = tuple[torch.Tensor, Any]
+
+
+def _gather(part: torch.Tensor, group: dist.ProcessGroup) -> Pending:
+    gathered = part.new_empty(group.size() * len(part), *part.shape[1:])
+    return gathered, dist.all_gather_into_tensor(gathered, part, group=group, async_op=True)
+
+
+def _reduce_scatter(parts: torch.Tensor, group: dist.ProcessGroup) -> Pending:
+    own = parts.new_empty(len(parts) // group.size(), *parts.shape[1:])
+    return own, dist.reduce_scatter_tensor(own, parts, group=group, async_op=True)
+
+
+def _finished(pending: Pending) -> torch.Tensor:
+    tensor, work = pending
+    work.wait()
+    return tensor
+
+
+def _in_order(by_process: torch.Tensor, size: int) -> torch.Tensor:
+    """Chunks as they follow each other, from the two of each process."""
+    chunks = by_process.chunk(2 * size)
+    return torch.cat([*chunks[0::2], *reversed(chunks[1::2])])
+
+
+def _by_process(whole: torch.Tensor, size: int) -> torch.Tensor:
+    """The other way round."""
+    chunks = whole.chunk(2 * size)
+    return torch.cat([chunks[number] for rank in range(size) for number in (rank, 2 * size - 1 - rank)])
 
 
 def documents_of_chunk(
@@ -81,13 +149,18 @@ class ContextParallelAttention(DotProductAttention):
         The backward pass keeps the keys and values of whole rows, unless core attention is recomputed: that gathers
         them again.
         """
-        both = torch.stack((key.transpose(0, 1), value.transpose(0, 1)), dim=2)  # for one collective
-        keys, values = gather_sequence(both, self.group).transpose(0, 1).unbind(2)
         rank, size = self.group.rank(), self.group.size()
         early, late = query.chunk(2, dim=1)
-        halves = ((rank, early), (2 * size - 1 - rank, late))
+        numbers, length = (rank, 2 * size - 1 - rank), early.size(1)
+        ends = (numbers[0] + 1) * length, (numbers[1] + 1) * length
+        starts = gathered_starts(key.transpose(0, 1), value.transpose(0, 1), ends, self.group)
+        halves = zip(numbers, (early, late), starts, strict=True)
         return torch.cat(
-            [self._attend(chunk, documents, half, keys, values) for chunk, half in halves], dim=1
+            [
+                self._attend(chunk, documents, half, keys.transpose(0, 1), values.transpose(0, 1))
+                for chunk, half, (keys, values) in halves
+            ],
+            dim=1,
         )
 
     def _attend(
@@ -98,12 +171,10 @@ class ContextParallelAttention(DotProductAttention):
         keys: torch.Tensor,
         values: torch.Tensor,
     ) -> torch.Tensor:
-        """One chunk of every row: [batch, chunk length, heads, head_size] → the same."""
-        length = query.size(1)
-        end = (chunk + 1) * length
-        keys, values = keys[:, :end], values[:, :end]
+        """One chunk of every row, and all up to its end: [batch, chunk length, heads, head_size] → the same."""
         if documents is None:
             return super()._rows(query, keys, values)
+        length, end = query.size(1), keys.size(1)
         starts = documents_of_chunk(documents.cu_seqlens_q, chunk, length, 2 * self.group.size())
         packed = query.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1)
         longest = min(documents.longest, length), min(documents.longest, end)

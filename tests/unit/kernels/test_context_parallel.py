@@ -14,7 +14,7 @@ from megatron_ext.kernels.attention.base import AttentionBackend
 from megatron_ext.kernels.attention.context_parallel import (
     ContextParallelAttention,
     documents_of_chunk,
-    gather_sequence,
+    gathered_starts,
     own_chunks,
 )
 from megatron_ext.kernels.attention.core import DotProductAttention
@@ -51,15 +51,41 @@ def test_a_sequence_that_does_not_divide_is_refused() -> None:
         own_chunks(torch.zeros(1, 10), 1, 0, 2)
 
 
+class Done:
+    """A collective that is over."""
+
+    def wait(self) -> None: ...
+
+
 def test_gathered_parts_are_the_sequence_in_order(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = torch.arange(2 * processes * CHUNK)
+    """And the gradient of each place goes back to the process that holds it, from both of its readers."""
+    length = 2 * processes * CHUNK
+    whole = torch.randn(length, BATCH, dtype=torch.float64)
     parts = [own_chunks(whole, 0, rank, processes) for rank in range(processes)]
-    monkeypatch.setattr(
-        context_parallel,
-        "gather_from_sequence_parallel_region",
-        lambda _tensor, group: torch.cat(parts),  # noqa: ARG005
-    )
-    assert torch.equal(gather_sequence(parts[0], Group(0, processes)), whole)  # type: ignore[arg-type]
+    monkeypatch.setattr(context_parallel, "_gather", lambda _part, _group: (torch.cat(parts), Done()))
+    sent: list[torch.Tensor] = []
+
+    def reduce_scatter(by_process: torch.Tensor, group: Any) -> Any:
+        sent.append(by_process)
+        return by_process.chunk(processes)[group.rank()], Done()
+
+    monkeypatch.setattr(context_parallel, "_reduce_scatter", reduce_scatter)
+    for rank in range(processes):
+        key, value = (parts[rank].clone().requires_grad_() for _ in range(2))
+        ends = (rank + 1) * CHUNK, (2 * processes - rank) * CHUNK
+        starts = gathered_starts(key, value, ends, Group(rank, processes))  # type: ignore[arg-type]
+        for end, (keys, values) in zip(ends, starts, strict=True):
+            assert torch.equal(keys, whole[:end])
+            assert torch.equal(values, whole[:end])
+        weights = [torch.randn(end, BATCH, dtype=torch.float64) for end in ends]
+        sum((keys * weight).sum() for (keys, _), weight in zip(starts, weights, strict=True)).backward()
+        expected = torch.zeros(length, BATCH, dtype=torch.float64)
+        for end, weight in zip(ends, weights, strict=True):
+            expected[:end] += weight
+        in_parts = torch.cat([own_chunks(expected, 0, other, processes) for other in range(processes)])
+        assert torch.equal(sent[-2], in_parts)  # of keys
+        assert not sent[-1].any()  # of values, which nothing was asked of
+        assert torch.equal(key.grad, own_chunks(expected, 0, rank, processes))  # type: ignore[arg-type]
 
 
 @given(st.data())
@@ -105,8 +131,11 @@ def test_all_processes_together_attend_as_one(
 
     leaves = [tensor.clone().requires_grad_() for tensor in (query, key, value)]
     with pytest.MonkeyPatch.context() as patch:
-        both = torch.stack((leaves[1], leaves[2]), dim=2)
-        patch.setattr(context_parallel, "gather_sequence", lambda _part, _group: both)
+        patch.setattr(
+            context_parallel,
+            "gathered_starts",
+            lambda _key, _value, ends, _group: [tuple(rows[:end] for rows in leaves[1:]) for end in ends],
+        )
         for rank in range(processes):
             slot = SimpleNamespace(cp=Group(rank, processes))
             module = ContextParallelAttention(config(), pg_collection=slot, backend=backend)
