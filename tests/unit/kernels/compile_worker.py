@@ -11,7 +11,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from megatron_ext.kernels.adamw import BLOCK, QUIET_NAN
+from megatron_ext.kernels.adamw import QUIET_NAN
 from megatron_ext.kernels.fused import adamw, cross_entropy, rms_norm, rope, swiglu
 from megatron_ext.kernels.fused.tiles import row_tile, warps
 
@@ -52,7 +52,7 @@ def adamw_kernels() -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     for gradients, master, moments in ADAMW_TYPES:
         own = {"REMAINDER": master == "*i16", "OWN_MASTER": False, "SCALED": True}
         types = {"gradients": gradients, "master": master, "exp_avg": moments, "exp_avg_sq": moments}
-        yield own | {"NAN_BITS": QUIET_NAN, "SIZE": BLOCK}, types
+        yield own | {"NAN_BITS": QUIET_NAN, "ALIGNED": True, "SIZE": adamw.TILE}, types
 
 
 def compile_for(
