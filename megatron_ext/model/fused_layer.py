@@ -41,7 +41,7 @@ class FusedSelfAttention(SelfAttention):  # type: ignore[misc]
         packed_seq_params: Any = None,
         **_of_generation: Any,
     ) -> tuple[torch.Tensor, None]:
-        """[seq, batch, hidden] → the same; ``rotary_pos_emb`` holds fp32 angles [seq, 1, 1, head_size]."""
+        """[seq, batch, hidden] → the same; ``rotary_pos_emb`` is a :class:`RotaryTable`'s, [seq, 1, 1, head_size]."""
         mixed_qkv, _ = self.linear_qkv(hidden_states)
         groups = self.num_query_groups_per_partition
         heads_per_group = self.num_attention_heads_per_partition // groups

@@ -18,7 +18,7 @@ from megatron_ext.kernels.fused.tiles import row_tile, warps
 TYPES: dict[str, Any] = {"eps": "fp32", "labels": "*i64"} | dict.fromkeys(
     ("rows", "size", "width", "real", "first", "batch", "groups", "heads_per_group"), "i32"
 )
-FLOATS = ("angles", "largest", "sum_exp", "predicted", "log_sum_exp", "grad_losses", "grad_weight_parts")
+FLOATS = ("table", "largest", "sum_exp", "predicted", "log_sum_exp", "grad_losses", "grad_weight_parts")
 TYPES |= dict.fromkeys(("query_strides", "key_strides", "value_strides"), ("i32", "i32", "i32"))
 TYPES |= dict.fromkeys(FLOATS, "*fp32")
 TYPES |= {"blocks": "*i64", "grad_scale": "*fp32"} | dict.fromkeys(
@@ -36,9 +36,9 @@ def kernels() -> Iterator[tuple[Any, int, dict[str, Any]]]:
         yield rms_norm._forward_kernel, warps(rows * columns), constants
         yield rms_norm._backward_kernel, warps(rows * columns), constants
     for one in ({}, {"heads_per_group": 1, "batch": 1}):
-        constants = {"HEADS": rope.HEADS_PER_PROGRAM, "HALF": 64, **one}
-        yield rope._forward_kernel, 4, constants
-        yield rope._backward_kernel, 4, constants
+        constants = {"HEADS": rope.PAIRS_PER_PROGRAM // 64, "HALF": 64, **one}
+        yield rope._forward_kernel, rope.WARPS, constants
+        yield rope._backward_kernel, rope.WARPS, constants
     block = {"COLUMNS": swiglu.LARGEST_BLOCK}
     yield swiglu._forward_kernel, warps(swiglu.LARGEST_BLOCK), block
     yield swiglu._backward_kernel, warps(swiglu.LARGEST_BLOCK), block

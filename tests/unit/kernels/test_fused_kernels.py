@@ -72,20 +72,19 @@ def test_swiglu(device: torch.device, dtype: torch.dtype, shape: tuple[int, ...]
 
 @dtypes
 @pytest.mark.parametrize(
-    ("groups", "heads_per_group", "size"), [(3, 1, 80), (2, 4, 16), (1, 5, 6), (7, 1, 8)]
+    ("groups", "heads_per_group", "size"), [(3, 1, 80), (2, 4, 16), (1, 5, 6), (7, 1, 8), (2, 3, 256)]
 )
 def test_rope(device: torch.device, dtype: torch.dtype, groups: int, heads_per_group: int, size: int) -> None:
     torch.manual_seed(0)
     seq_length, batch = 5, 2
     packed = random(device, dtype, seq_length, batch, groups * (heads_per_group + 2) * size)
-    half = torch.rand(seq_length, size // 2) * 100
-    angles = torch.cat([half, half], dim=-1).view(seq_length, 1, 1, size)
+    table = reference.rope_table(torch.rand(seq_length, 1, 1, size // 2) * 100)
 
     def fused(packed: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return rope_packed(packed, angles.to(device), groups, heads_per_group)
+        return rope_packed(packed, table.to(device), groups, heads_per_group)
 
     def plain(packed: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return reference.rope_packed(packed, angles, groups, heads_per_group)
+        return reference.rope_packed(packed, table, groups, heads_per_group)
 
     compare(fused, plain, [packed])
 
@@ -97,12 +96,12 @@ def test_rope_takes_gradients_as_attention_lays_them_out(
     torch.manual_seed(0)
     seq_length, batch, groups, heads_per_group, size = 5, 2, 2, 3, 8
     packed = random(device, torch.float32, seq_length, batch, groups * (heads_per_group + 2) * size)
-    angles = torch.rand(seq_length, size, device=device) * 100
+    table = reference.rope_table(torch.rand(seq_length, size // 2, device=device) * 100)
     back = [order.index(axis) for axis in range(4)]
     gradients = []
     for laid_out in (False, True):
         packed = packed.detach().requires_grad_()
-        results = rope_packed(packed, angles, groups, heads_per_group)
+        results = rope_packed(packed, table, groups, heads_per_group)
         torch.manual_seed(1)
         upstream = [torch.randn_like(one) for one in results]
         if laid_out:
