@@ -35,13 +35,15 @@ class FlatAdamW(torch.optim.AdamW):
     Attributes:
         shards: what it updates, with the segments of each parameter group, by its index.
         steps: updates so far.
-        grad_scale: float32 [], multiplies the gradients of the next step; None: 1.
+        mean_scale: float32 [], by which gradients are still to be multiplied, clipping aside; None: 1.
+        grad_scale: float32 [], by which the next step multiplies them; None: 1.
     """
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         super().__init__(groups)
         self.shards: list[tuple[FlatParameters, dict[int, Segments]]] = []
         self.steps = 0
+        self.mean_scale: torch.Tensor | None = None
         self.grad_scale: torch.Tensor | None = None
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]

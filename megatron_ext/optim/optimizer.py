@@ -75,6 +75,18 @@ def set_learning_rate(optimizer: MegatronOptimizer, learning_rate: float, weight
         group["weight_decay"] = weight_decay * group["wd_mult"]
 
 
+def scale_gradients(
+    optimizer: MegatronOptimizer, model: list[DistributedDataParallel], factor: torch.Tensor
+) -> None:
+    """Multiply all gradients by ``factor``, float32 []: where the update's kernel is ours, there, and not before."""
+    (part,) = optimizer.chained_optimizers
+    if isinstance(part.optimizer, FlatAdamW):
+        part.optimizer.mean_scale = factor
+        return
+    for chunk in model:
+        chunk.scale_gradients(factor)
+
+
 @dataclass(frozen=True)
 class Update:
     """What became of a step.
@@ -97,13 +109,17 @@ def step(optimizer: MegatronOptimizer, clip_grad: float) -> Update:
     """
     overflow = optimizer.prepare_grads()
     (part,) = optimizer.chained_optimizers
+    flat = part.optimizer if isinstance(part.optimizer, FlatAdamW) else None
     norm = _gradient_norm(part)
+    if flat is not None and flat.mean_scale is not None:
+        norm = norm * flat.mean_scale
+        flat.grad_scale = flat.mean_scale
     if overflow:
         return Update(norm, applied=False)
     if clip_grad > 0:
         factor = (clip_grad / (norm + NORM_EPSILON)).clamp(max=1.0).float()
-        if isinstance(part.optimizer, FlatAdamW):
-            part.optimizer.grad_scale = factor
+        if flat is not None:
+            flat.grad_scale = factor if flat.mean_scale is None else factor * flat.mean_scale
         else:
             gradients = [weight.grad for weight in part.get_parameters() if weight.grad is not None]
             torch._foreach_mul_(gradients, factor)

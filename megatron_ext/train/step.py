@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.loader import MicroBatch
 from megatron_ext.observe.profile import update_mark
-from megatron_ext.optim.optimizer import set_learning_rate, step
+from megatron_ext.optim.optimizer import scale_gradients, set_learning_rate, step
 from megatron_ext.optim.schedule import learning_rate
 from megatron_ext.train.device_batch import DeviceBatch, transfer
-from megatron_ext.train.gradients import finalize_gradients
+from megatron_ext.train.gradients import finalize_gradients, forget_gradients
 from megatron_ext.train.graphs import StepGraphs
 
 
@@ -55,7 +55,9 @@ def connect_schedule(
 ) -> None:
     """Tell megatron-core's schedule how gradients are scaled, reduced and overlapped."""
     config, settings = get_model_config(model[0]), model[0].ddp_config
-    config.finalize_model_grads_func = finalize_gradients
+    config.finalize_model_grads_func = partial(
+        finalize_gradients, scale=partial(scale_gradients, optimizer, model)
+    )
     config.grad_scale_func = optimizer.scale_loss if graphs is None else graphs.scale_loss
     interleaved = len(model) > 1  # then the schedule takes one function for each chunk, else one alone
     if settings.overlap_grad_reduce:
@@ -86,8 +88,7 @@ def train_step(
     """
     rate = learning_rate(config.optimizer, config.training.train_iters, update_number)
     set_learning_rate(optimizer, rate, config.optimizer.weight_decay)
-    for chunk in model:
-        chunk.zero_grad_buffer()
+    forget_gradients(model)
     optimizer.zero_grad()
     passes = partial(_run_schedule, model, forward_only=False)
     if graphs is None:
