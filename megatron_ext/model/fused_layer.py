@@ -15,7 +15,7 @@ from megatron.core.transformer.attention import SelfAttention
 from megatron.core.transformer.mlp import MLP, MLPSubmodules
 from megatron.core.transformer.transformer_layer import TransformerLayer
 
-from megatron_ext.kernels.fused.rms_norm import add_rms_norm, rms_norm
+from megatron_ext.kernels.fused.rms_norm import add_rms_norm, forked_rms_norm, rms_norm
 from megatron_ext.kernels.fused.rope import rope_packed
 from megatron_ext.kernels.fused.swiglu import fill_with_swiglu, swiglu
 from megatron_ext.kernels.recompute import discard_until_backward
@@ -25,9 +25,19 @@ from megatron_ext.kernels.rms_norm import RMSNorm
 class FusedRMSNorm(RMSNorm):
     """The same weight, normalised with in one kernel."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[..., hidden] → the same."""
-        return rms_norm(x, self.weight, self.eps)  # type: ignore[arg-type]
+    eps: float
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None, *, forked: bool = False) -> Any:
+        """[..., hidden] → the same, normalised.
+
+        Args:
+            x: what is normalised.
+            residual: as ``x``; if it is given, the sum is normalised, and comes as a second result.
+            forked: whether ``x`` comes as a second result, for its other use.
+        """
+        if residual is not None:
+            return add_rms_norm(x, residual, self.weight, self.eps)
+        return (forked_rms_norm if forked else rms_norm)(x, self.weight, self.eps)
 
 
 class FusedSelfAttention(SelfAttention):  # type: ignore[misc]
@@ -82,17 +92,20 @@ class FusedMLP(MLP):  # type: ignore[misc]
 
 
 class FusedTransformerLayer(TransformerLayer):  # type: ignore[misc]
-    """Adds and normalises in one kernel after attention."""
+    """Adds and normalises in one kernel after attention.
+
+    Norms are called as modules: megatron-core may have their weights gathered still, and waits in hooks of the call.
+    """
 
     def forward(self, hidden_states: torch.Tensor, **passed: Any) -> tuple[torch.Tensor, None]:
         """[seq, batch, hidden] → the same, and None for the context that cross attention would return."""
+        normed, hidden_states = self.input_layernorm(hidden_states, forked=True)
         attention, _ = self.self_attention(
-            self.input_layernorm(hidden_states),
+            normed,
             attention_mask=passed["attention_mask"],
             rotary_pos_emb=passed["rotary_pos_emb"],
             packed_seq_params=passed.get("packed_seq_params"),
         )
-        norm = self.pre_mlp_layernorm
-        normed, residual = add_rms_norm(attention, hidden_states, norm.weight, norm.eps)
+        normed, residual = self.pre_mlp_layernorm(attention, hidden_states)
         output, _ = checkpoint(self.mlp, False, normed) if self.recompute_mlp else self.mlp(normed)
         return residual + output, None

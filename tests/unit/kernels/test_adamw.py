@@ -139,7 +139,9 @@ def test_the_kernel_against_float64(device: str, choice: str, middle: int) -> No
     untouched = flat.exp_avg[left_alone].clone()
 
     scale = torch.tensor(0.5, device=device)
-    launch_adamw(flat, Segments([(0, middle), (middle + 96, end)]), AdamWStep(LR, DECAY, *BETAS, EPS, 7), scale)
+    launch_adamw(
+        flat, Segments([(0, middle), (middle + 96, end)]), AdamWStep(LR, DECAY, *BETAS, EPS, 7), scale
+    )
     torch.testing.assert_close(load_master(flat, WHOLE).double(), expected, rtol=1e-6, atol=1e-7)
     digit = {F32: 2**-22, BF16: 2**-7}[flat.exp_avg.dtype]  # the interpreter cuts bf16 off where a GPU rounds
     for found, wanted in ((flat.exp_avg, first), (flat.exp_avg_sq, second)):

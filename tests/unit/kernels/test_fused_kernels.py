@@ -8,7 +8,7 @@ import torch
 
 from megatron_ext.kernels import reference
 from megatron_ext.kernels.fused.cross_entropy import VocabularyPart, cross_entropy
-from megatron_ext.kernels.fused.rms_norm import add_rms_norm, rms_norm
+from megatron_ext.kernels.fused.rms_norm import add_rms_norm, forked_rms_norm, rms_norm
 from megatron_ext.kernels.fused.rope import rope_packed
 from megatron_ext.kernels.fused.swiglu import swiglu
 
@@ -51,6 +51,16 @@ def test_rms_norm(device: torch.device, dtype: torch.dtype, shape: tuple[int, ..
     torch.manual_seed(0)
     inputs = [random(device, dtype, *shape), random(device, dtype, shape[-1])]
     compare(rms_norm, reference.rms_norm, inputs, EPS)
+
+
+@dtypes
+@pytest.mark.parametrize("shape", [(5, 2, 80), (3, 5120)])
+def test_rms_norm_beside_another_use(
+    device: torch.device, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    inputs = [random(device, dtype, *shape), random(device, dtype, shape[-1])]
+    compare(forked_rms_norm, reference.forked_rms_norm, inputs, EPS)
 
 
 @dtypes
