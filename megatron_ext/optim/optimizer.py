@@ -65,7 +65,12 @@ def build_optimizer(run: RunConfig, model: list[DistributedDataParallel]) -> Meg
     config.main_grads_dtype = PARAMS_DTYPE[optimizer.main_grads_dtype]
     config.exp_avg_dtype = PARAMS_DTYPE[optimizer.exp_avg_dtype]
     config.exp_avg_sq_dtype = PARAMS_DTYPE[optimizer.exp_avg_sq_dtype]
-    return get_megatron_optimizer(config, model)
+    built = get_megatron_optimizer(config, model)
+    for part in built.chained_optimizers:
+        if type(part.optimizer) is torch.optim.AdamW:  # without the distributed optimizer
+            for group in part.optimizer.param_groups:
+                group["fused"] = True  # torch's default keeps the roots of all second moments beside them
+    return built
 
 
 def set_learning_rate(optimizer: MegatronOptimizer, learning_rate: float, weight_decay: float) -> None:

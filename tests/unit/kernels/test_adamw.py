@@ -17,6 +17,7 @@ from megatron_ext.kernels.adamw import (
     load_master,
     split_fp32,
     store_master,
+    take_weights,
 )
 
 SIZE, STEPS, LR, DECAY, BETAS, EPS = 9000, 50, 1e-2, 0.1, (0.9, 0.95), 1e-8
@@ -179,3 +180,12 @@ def test_what_is_not_a_number_stays_so_in_the_kernel_and_out_of_it() -> None:
         update(flat, Segments([(0, 100)]), AdamWStep(LR, DECAY, *BETAS, EPS, 1))
         assert bool(flat.weights[:100].isnan().all())
         assert not bool(flat.weights[100:].isnan().any())
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_weights_are_taken_piece_by_piece(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("megatron_ext.kernels.adamw.PIECE", 700)
+    flat = buffers(choice)
+    flat.weights.copy_(torch.randn(SIZE, generator=torch.Generator().manual_seed(2)))
+    take_weights(flat)
+    assert torch.equal(load_master(flat, WHOLE), flat.weights.float())
