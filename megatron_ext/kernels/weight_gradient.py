@@ -1,8 +1,8 @@
 """Weight gradients of linear layers, added straight to the main gradient: no gradient tensor, no rounding to bf16.
 
 megatron-core calls an extension of apex for it, ``fused_weight_gradient_mlp_cuda``, which is one cuBLAS product with
-fp32 output. torch has had that product since 2.8 (``addmm`` with ``out_dtype``), so it takes apex's place everywhere:
-nothing to compile, and the CPU has it too.
+fp32 output. torch has that product (``addmm`` with ``out_dtype``; 2.11 takes a sum in fp32, which 2.8 refused), so it
+takes apex's place everywhere: nothing to compile, and the CPU has it too.
 """
 
 from types import SimpleNamespace

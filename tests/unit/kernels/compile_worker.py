@@ -1,8 +1,10 @@
 """Process of test_fused_compile.py: compile every fused kernel to machine code, for GPUs that need not be there.
 
-Usage: compile_worker.py CAPABILITY. Triton prints what its assembler says, where it is asked to.
+Usage: compile_worker.py CAPABILITY. Triton prints what its assembler says, where it is asked to; behind that stands a
+line for each kernel: its name, its warps, and the bytes of its loads and stores of whole tiles, the fewest of all.
 """
 
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -30,7 +32,7 @@ ADAMW_TYPES = (("*fp32", "*fp32", "*fp32"), ("*bf16", "*fp32", "*bf16"), ("*bf16
 
 def kernels() -> Iterator[tuple[Any, int, dict[str, Any]]]:
     """Each kernel with its warps and constants, at the shapes of Llama 2, 7B or 70B; an argument of 1 is one, too."""
-    for adds, hidden_size in ((False, 4096), (True, 8192)):
+    for adds, hidden_size in ((False, 2048), (True, 4096), (True, 8192)):
         rows, columns = row_tile(hidden_size)
         constants = {"ADDS": adds, "ROWS": rows, "COLUMNS": columns}
         yield rms_norm._forward_kernel, warps(rows * columns), constants
@@ -58,17 +60,34 @@ def adamw_kernels() -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
 def compile_for(
     capability: int, kernel: Any, num_warps: int, constants: dict[str, Any], own: dict[str, str]
 ) -> None:
-    """Down to machine code; ``own`` types of arguments go before those of their names."""
+    """Down to machine code; ``own`` types of arguments go before those of their names.
+
+    Pointers and sizes are multiples of 16, as Triton finds them at the shapes above when it launches.
+    """
     names = kernel.arg_names
     known = TYPES | own
     types = {name: "constexpr" if name in constants else known.get(name, "*bf16") for name in names}
     values = {(names.index(name),): value for name, value in constants.items()}
-    source = ASTSource(kernel, types, constexprs=values)
-    triton.compile(source, GPUTarget("cuda", capability, 32), options={"num_warps": num_warps})
+    multiple = [["tt.divisibility", 16]]
+    places = [
+        (index, part) if isinstance(kind, tuple) else (index,)
+        for index, kind in enumerate(types.values())
+        for part in (range(len(kind)) if isinstance(kind, tuple) else (0,))
+        if isinstance(kind, tuple) or kind.startswith("*") or kind == "i32"
+    ]
+    source = ASTSource(kernel, types, constexprs=values, attrs=dict.fromkeys(places, multiple))
+    compiled = triton.compile(source, GPUTarget("cuda", capability, 32), options={"num_warps": num_warps})
+    print("KERNEL", kernel.__name__, num_warps, narrowest(compiled.asm["ptx"]))
+
+
+def narrowest(ptx: str) -> int:
+    """Bytes that a thread moves in one piece where it moves many; single values, such as a row's label, do not count."""
+    found = re.findall(r"(?:ld|st)\.global\S*?(?:\.v(\d))?\.b(\d+)", ptx)
+    return min(int(count) * int(bits) // 8 for count, bits in found if count)
 
 
 if __name__ == "__main__":
     for kernel, num_warps, constants in kernels():
         compile_for(int(sys.argv[1]), kernel, num_warps, constants, {})
     for constants, own in adamw_kernels():
-        compile_for(int(sys.argv[1]), adamw._adamw_kernel, 8, constants, own)
+        compile_for(int(sys.argv[1]), adamw._adamw_kernel, adamw.WARPS, constants, own)
