@@ -80,6 +80,8 @@ class FusedMLP(MLP):  # type: ignore[misc]
         # Not from a spec: megatron-core's layer warns of one for a subclass of MLP.
         products = MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
         super().__init__(config, products, ffn_hidden_size=config.ffn_hidden_size)
+        again = config.recompute_modules if config.recompute_granularity == "selective" else ()
+        self.runs_twice = "mlp" in again
 
     def forward(self, hidden_states: torch.Tensor, **_of_experts: Any) -> tuple[torch.Tensor, None]:
         """[seq, batch, hidden] → the same."""
@@ -87,7 +89,8 @@ class FusedMLP(MLP):  # type: ignore[misc]
         gate_up = gate_up.contiguous()
         activated = swiglu(gate_up)
         output, bias = self.linear_fc2(activated)
-        discard_until_backward(activated, output, partial(fill_with_swiglu, gate_up.detach()))
+        if not self.runs_twice:  # or it would be computed a third time, right after the second
+            discard_until_backward(activated, output, partial(fill_with_swiglu, gate_up.detach()))
         return output, bias
 
 

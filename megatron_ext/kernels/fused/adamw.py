@@ -13,6 +13,15 @@ ALIGNMENT = tl.constexpr(16)
 
 
 @triton.jit
+def _split(value: tl.tensor, NAN_BITS: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
+    """:func:`megatron_ext.kernels.adamw.split_fp32`."""
+    bits = tl.where(value != value, NAN_BITS, value.to(tl.int32, bitcast=True))  # noqa: PLR0124
+    remainder = bits.to(tl.int16)
+    high = ((bits - remainder.to(tl.int32)) >> 16).to(tl.int16)
+    return high.to(tl.bfloat16, bitcast=True), remainder
+
+
+@triton.jit
 def _adamw_kernel(
     weights: tl.tensor,
     gradients: tl.tensor,
@@ -66,11 +75,9 @@ def _adamw_kernel(
         tl.store(exp_avg + at, first.to(exp_avg.dtype.element_ty), mask=inside)
         tl.store(exp_avg_sq + at, second.to(exp_avg_sq.dtype.element_ty), mask=inside)
         if REMAINDER:
-            bits = tl.where(value != value, NAN_BITS, value.to(tl.int32, bitcast=True))  # noqa: PLR0124
-            low = bits.to(tl.int16)
-            high_bits = ((bits - low.to(tl.int32)) >> 16).to(tl.int16)
-            tl.store(master + at, low, mask=inside)
-            tl.store(weights + at, high_bits.to(tl.bfloat16, bitcast=True), mask=inside)
+            weight, remainder = _split(value, NAN_BITS)
+            tl.store(master + at, remainder, mask=inside)
+            tl.store(weights + at, weight, mask=inside)
         else:
             if not OWN_MASTER:
                 tl.store(master + at, value, mask=inside)

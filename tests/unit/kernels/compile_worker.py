@@ -81,7 +81,7 @@ def compile_for(
 
 
 def narrowest(ptx: str) -> int:
-    """Bytes that a thread moves in one piece where it moves many; single values, such as a row's label, do not count."""
+    """Bytes that a thread moves in one piece; single values, such as a row's label, do not count."""
     found = re.findall(r"(?:ld|st)\.global\S*?(?:\.v(\d))?\.b(\d+)", ptx)
     return min(int(count) * int(bits) // 8 for count, bits in found if count)
 
