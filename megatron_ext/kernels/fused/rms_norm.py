@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from megatron_ext.kernels.fused.checks import check
-from megatron_ext.kernels.fused.tiles import persistent_programs, row_tile, warps
+from megatron_ext.kernels.fused.tiles import LARGEST_AHEAD, persistent_programs, row_tile, warps
 
 
 @triton.jit
@@ -59,12 +59,13 @@ def _backward_kernel(
     ADDS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    STAGES: tl.constexpr,
 ) -> None:
     column = tl.arange(0, COLUMNS)
     gain = tl.load(weight + column, mask=column < size, other=0.0).to(tl.float32)
     grad_gain = tl.zeros([COLUMNS], dtype=tl.float32)
-    # Two stages: the next tile is on its way while this one is computed.
-    for tile in tl.range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0), num_stages=2):
+    # With two stages the next tile is on its way while this one is computed.
+    for tile in tl.range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0), num_stages=STAGES):
         row = (tile * ROWS + tl.arange(0, ROWS)).to(tl.int64)
         inside = (row[:, None] < rows) & (column[None, :] < size)
         place = row[:, None] * size + column[None, :]
@@ -112,6 +113,7 @@ def _backward(
     _backward_kernel[(programs,)](
         grad_y, grad_y if grad_total is None else grad_total, x, weight, grad_x, parts, rows, size, eps,
         ADDS=grad_total is not None, ROWS=tile_rows, COLUMNS=columns, num_warps=num_warps,
+        STAGES=2 if tile_rows * columns <= LARGEST_AHEAD else 1,
     )  # fmt: skip
     return grad_x, parts.sum(dim=0).to(weight.dtype)
 

@@ -11,6 +11,9 @@ MOST_WARPS = 32
 LARGEST_TILE = 2048
 """Elements up to which short rows share a program."""
 
+LARGEST_AHEAD = 8192
+"""Elements of three tensors that shared memory holds while others are computed: 96 KiB in fp32, of an A100's 163."""
+
 WARPS_PER_PROCESSOR = 32
 """That the backward pass of a norm keeps there at once: half of what fits, for each of its threads has 58 registers."""
 INTERPRETED_PROGRAMS = 3

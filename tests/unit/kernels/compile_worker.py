@@ -36,7 +36,7 @@ def kernels() -> Iterator[tuple[Any, int, dict[str, Any]]]:
         rows, columns = row_tile(hidden_size)
         constants = {"ADDS": adds, "ROWS": rows, "COLUMNS": columns}
         yield rms_norm._forward_kernel, warps(rows * columns), constants
-        yield rms_norm._backward_kernel, warps(rows * columns), constants
+        yield rms_norm._backward_kernel, warps(rows * columns), constants | {"STAGES": 2}
     for one in ({}, {"heads_per_group": 1, "batch": 1}):
         constants = {"HEADS": rope.PAIRS_PER_PROGRAM // 64, "HALF": 64, **one}
         yield rope._forward_kernel, rope.WARPS, constants
