@@ -16,7 +16,7 @@ from megatron_ext.kernels.fused.tiles import LARGEST_AHEAD, persistent_programs,
 
 
 @triton.jit
-def _forward_kernel(
+def _rms_norm_forward_kernel(
     x: tl.tensor,
     residual: tl.tensor,
     weight: tl.tensor,
@@ -46,7 +46,7 @@ def _forward_kernel(
 
 
 @triton.jit
-def _backward_kernel(
+def _rms_norm_backward_kernel(
     grad_y: tl.tensor,
     grad_total: tl.tensor,
     x: tl.tensor,
@@ -92,7 +92,7 @@ def _forward(
     size = x.size(-1)
     rows = x.numel() // size
     tile_rows, columns = row_tile(size)
-    _forward_kernel[(triton.cdiv(rows, tile_rows),)](
+    _rms_norm_forward_kernel[(triton.cdiv(rows, tile_rows),)](
         x, x if residual is None else residual, weight, total, y, rows, size, eps,
         ADDS=residual is not None, ROWS=tile_rows, COLUMNS=columns, num_warps=warps(tile_rows * columns),
     )  # fmt: skip
@@ -110,7 +110,7 @@ def _backward(
     programs = persistent_programs(x.device, triton.cdiv(rows, tile_rows), num_warps)
     grad_x = torch.empty_like(x)
     parts = torch.empty(programs, size, dtype=torch.float32, device=x.device)
-    _backward_kernel[(programs,)](
+    _rms_norm_backward_kernel[(programs,)](
         grad_y, grad_y if grad_total is None else grad_total, x, weight, grad_x, parts, rows, size, eps,
         ADDS=grad_total is not None, ROWS=tile_rows, COLUMNS=columns, num_warps=num_warps,
         STAGES=2 if tile_rows * columns <= LARGEST_AHEAD else 1,

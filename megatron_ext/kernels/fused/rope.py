@@ -41,7 +41,7 @@ def _rotation(
 
 
 @triton.jit
-def _forward_kernel(
+def _rope_forward_kernel(
     packed: tl.tensor,
     table: tl.tensor,
     query: tl.tensor,
@@ -98,7 +98,7 @@ def _load_halves(source: tl.tensor, size: tl.tensor, chosen: tl.tensor) -> tuple
 
 
 @triton.jit
-def _backward_kernel(
+def _rope_backward_kernel(
     grad_query: tl.tensor,
     grad_key: tl.tensor,
     grad_value: tl.tensor,
@@ -159,7 +159,7 @@ class _PackedRope(torch.autograd.Function):
         value = torch.empty_like(key)
         ctx.save_for_backward(table)
         ctx.shape = {"groups": groups, "heads_per_group": heads_per_group, "size": size}
-        _launch(_forward_kernel, packed, table, query, key, value, packed=packed, **ctx.shape)
+        _launch(_rope_forward_kernel, packed, table, query, key, value, packed=packed, **ctx.shape)
         return query, key, value
 
     @staticmethod
@@ -174,7 +174,7 @@ class _PackedRope(torch.autograd.Function):
             one if one.stride(-1) == 1 else one.contiguous() for one in (grad_query, grad_key, grad_value)
         ]
         strides = [one.stride()[:-1] for one in parts]
-        _launch(_backward_kernel, *parts, table, grad, *strides, packed=grad, **ctx.shape)
+        _launch(_rope_backward_kernel, *parts, table, grad, *strides, packed=grad, **ctx.shape)
         return grad, None, None, None
 
 

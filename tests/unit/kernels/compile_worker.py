@@ -35,18 +35,18 @@ def kernels() -> Iterator[tuple[Any, int, dict[str, Any]]]:
     for adds, hidden_size in ((False, 2048), (True, 4096), (True, 8192)):
         rows, columns = row_tile(hidden_size)
         constants = {"ADDS": adds, "ROWS": rows, "COLUMNS": columns}
-        yield rms_norm._forward_kernel, warps(rows * columns), constants
-        yield rms_norm._backward_kernel, warps(rows * columns), constants | {"STAGES": 2}
+        yield rms_norm._rms_norm_forward_kernel, warps(rows * columns), constants
+        yield rms_norm._rms_norm_backward_kernel, warps(rows * columns), constants | {"STAGES": 2}
     for one in ({}, {"heads_per_group": 1, "batch": 1}):
         constants = {"HEADS": rope.PAIRS_PER_PROGRAM // 64, "HALF": 64, **one}
-        yield rope._forward_kernel, rope.WARPS, constants
-        yield rope._backward_kernel, rope.WARPS, constants
+        yield rope._rope_forward_kernel, rope.WARPS, constants
+        yield rope._rope_backward_kernel, rope.WARPS, constants
     block = {"COLUMNS": swiglu.LARGEST_BLOCK}
-    yield swiglu._forward_kernel, warps(swiglu.LARGEST_BLOCK), block
-    yield swiglu._backward_kernel, warps(swiglu.LARGEST_BLOCK), block
+    yield swiglu._swiglu_forward_kernel, warps(swiglu.LARGEST_BLOCK), block
+    yield swiglu._swiglu_backward_kernel, warps(swiglu.LARGEST_BLOCK), block
     block = {"COLUMNS": cross_entropy.LARGEST_BLOCK}
-    yield cross_entropy._statistics_kernel, warps(cross_entropy.LARGEST_BLOCK), block
-    yield cross_entropy._gradient_kernel, warps(cross_entropy.LARGEST_BLOCK), block
+    yield cross_entropy._cross_entropy_statistics_kernel, warps(cross_entropy.LARGEST_BLOCK), block
+    yield cross_entropy._cross_entropy_gradient_kernel, warps(cross_entropy.LARGEST_BLOCK), block
 
 
 def adamw_kernels() -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
