@@ -66,8 +66,7 @@ def cases(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> list[Case
     labels = torch.randint(vocabulary, (tokens, 1), device=device)
     whole = VocabularyPart(0, vocabulary)
     chunk = -(-tokens // LOSS_CHUNKS)
-    half = torch.rand(tokens, hidden // shapes.heads // 2, device=device) * tokens
-    angles = torch.cat([half, half], dim=1)
+    table = reference.rope_table(torch.rand(tokens, hidden // shapes.heads // 2, device=device) * tokens)
     return [
         Case(
             "RMSNorm", (rows, weight),
@@ -81,8 +80,8 @@ def cases(shapes: Shapes, device: torch.device, dtype: torch.dtype) -> list[Case
         ),
         Case(
             "RoPE on packed qkv", (random(tokens, 1, 3 * hidden),),
-            lambda x: rope_packed(x, angles, shapes.heads, 1),
-            lambda x: reference.rope_packed(x, angles, shapes.heads, 1),
+            lambda x: rope_packed(x, table, shapes.heads, 1),
+            lambda x: reference.rope_packed(x, table, shapes.heads, 1),
             None, 12 * tokens * hidden,
         ),
         Case(

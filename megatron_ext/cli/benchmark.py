@@ -149,6 +149,7 @@ def _config(arguments: argparse.Namespace, environment: ProcessEnvironment) -> R
         "data.train=[{path: synthetic}]",
         "training.train_iters=1000000",
         "optimizer.lr=1.0e-4",
+        "parallel.use_distributed_optimizer=true",  # on one process, too: the update in one kernel comes with it
         f"training.micro_batch_size={arguments.micro_batch_size}",
         f"training.seq_length={arguments.seq_length}",
         # Every layout divides this; what the copies leave of it is set below.

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 import torch
 
-BLOCK = 4096
+BLOCK = 1 << 15
 """Values that one program of the kernel updates; a block lies inside one segment."""
-CACHED = 16 * BLOCK
+CACHED = 2 * BLOCK
 """Values that plain torch updates at a time, so that what lies between its operations stays in a CPU's cache."""
+PIECE = 1 << 24
+"""Values that are converted at a time where speed does not matter: 64 MiB of each temporary."""
 QUIET_NAN = 0x7FC00000
 """Bits of an fp32 value whose upper half is not a number in bf16 either."""
 
@@ -69,6 +71,10 @@ class Segments:
         for start, end in self.bounds:
             for at in range(start, end, size):
                 yield slice(at, min(at + size, end))
+
+    def are_multiples_of(self, alignment: int) -> bool:
+        """Whether every part starts and ends at a multiple of ``alignment``."""
+        return all(bound % alignment == 0 for part in self.bounds for bound in part)
 
     def blocks(self, device: torch.device) -> torch.Tensor:
         """The parts cut into blocks, int64 [blocks, 2] of start and end; made once."""
@@ -138,6 +144,13 @@ def store_master(flat: FlatParameters, part: slice, master: torch.Tensor) -> Non
     if flat.master is not None:
         flat.master[part].copy_(master)
     flat.weights[part].copy_(master)
+
+
+def take_weights(flat: FlatParameters) -> None:
+    """Let the master weights be those of the model, a piece at a time: all of a shard in fp32 may not fit beside it."""
+    if flat.master is not None:
+        for part in Segments([(0, flat.weights.numel())]).slices(PIECE):
+            store_master(flat, part, flat.weights[part].float())
 
 
 def split_fp32(master: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,6 +9,11 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     return x / (x.square().mean(dim=-1, keepdim=True) + eps).sqrt() * weight
 
 
+def forked_rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The normed input, and the input."""
+    return rms_norm(x, weight, eps), x
+
+
 def add_rms_norm(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -22,19 +27,23 @@ def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
     return functional.silu(gate) * up
 
 
+def rope_table(angles: torch.Tensor) -> torch.Tensor:
+    """Cosines and, behind them, sines of the angles of each pair: [..., pairs] → [..., 2 × pairs]."""
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
 def rope_packed(
-    packed: torch.Tensor, angles: torch.Tensor, groups: int, heads_per_group: int
+    packed: torch.Tensor, table: torch.Tensor, groups: int, heads_per_group: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Queries, keys and values of the packed projection, the first two turned; shapes as the kernel's."""
     seq_length, batch = packed.shape[:2]
     split = packed.view(seq_length, batch, groups, heads_per_group + 2, -1)
     query, key, value = torch.split(split, [heads_per_group, 1, 1], dim=3)
-    angles = angles.view(seq_length, 1, 1, -1).to(packed.dtype)
+    cosine, sine = table.view(seq_length, 1, 1, -1).to(packed.dtype).chunk(2, dim=-1)
 
     def turn(heads: torch.Tensor) -> torch.Tensor:
-        heads = heads.flatten(2, 3)
-        first, second = heads.chunk(2, dim=-1)
-        return heads * angles.cos() + torch.cat([-second, first], dim=-1) * angles.sin()
+        first, second = heads.flatten(2, 3).chunk(2, dim=-1)
+        return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
 
     return turn(query), turn(key), value.flatten(2, 3)
 

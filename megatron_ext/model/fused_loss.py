@@ -48,6 +48,9 @@ class FusedLossModel(GPTModel):  # type: ignore[misc]
             if labels is None and self.post_process:
                 output[..., self.vocab_part.real :] = torch.finfo(output.dtype).min
             return output
+        for wait in self.output_layer._forward_pre_hooks.values():
+            # The layer is not called, but megatron-core may have its weight gathered still.
+            wait(self.output_layer, ())
         tied = self.share_embeddings_and_output_weights
         weight = self.shared_embedding_or_output_weight() if tied else self.output_layer.weight
         parallel = self.config.sequence_parallel

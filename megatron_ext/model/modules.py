@@ -11,6 +11,7 @@ from megatron.core.transformer.transformer_layer import TransformerLayer
 
 from megatron_ext.kernels.choice import use_fused_kernels
 from megatron_ext.kernels.rms_norm import RMSNorm
+from megatron_ext.model.rotary import RotaryTable
 
 
 def dense_mlp(column: type, row: type) -> ModuleSpec:
@@ -28,6 +29,8 @@ class LayerModules(NamedTuple):
     mlp: ModuleSpec | type = dense_mlp(ColumnParallelLinear, RowParallelLinear)
     norm: type = RMSNorm
     model: type = GPTModel
+    rotary: type | None = None
+    """What ``attention`` takes in the place of the model's rotary embedding."""
 
 
 PLAIN_MODULES = LayerModules()
@@ -47,10 +50,11 @@ def choose_modules(
     # Here, because they import Triton, which need not be installed.
     from megatron_ext.model import fused_layer, fused_loss  # noqa: PLC0415
 
+    if not qk_layernorm:
+        # Goes from the projection to turned queries and keys in one kernel, with no place for a norm between.
+        modules = modules._replace(attention=fused_layer.FusedSelfAttention, rotary=RotaryTable)
     return modules._replace(
         layer=fused_layer.FusedTransformerLayer,
-        # Ours goes from the projection to turned queries and keys in one kernel, with no place for a norm between.
-        attention=SelfAttention if qk_layernorm else fused_layer.FusedSelfAttention,
         # Transformer Engine keeps its own copy of what enters a product, so there is nothing to compute again.
         mlp=modules.mlp if fp8 else fused_layer.FusedMLP,
         norm=fused_layer.FusedRMSNorm,

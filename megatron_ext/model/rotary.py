@@ -6,9 +6,22 @@ megatron-core knows llama3 with one set of constants and no other scaling for th
 import math
 
 import torch
+from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 
 from megatron_ext.config.section_rope import RopeScalingConfig
 from megatron_ext.config.sections import ModelConfig
+from megatron_ext.kernels.reference import rope_table
+
+
+class RotaryTable(RotaryEmbedding):  # type: ignore[misc]
+    """Cosines and sines where megatron-core's holds angles, twice each: once for all layers and micro-batches.
+
+    megatron-core keeps what it returns, and cuts it for context parallelism.
+    """
+
+    def get_emb(self, max_seq_len: int, offset: int = 0) -> torch.Tensor:
+        """fp32 [max_seq_len, 1, 1, head_size], as the fused kernel reads it."""
+        return rope_table(super().get_emb(max_seq_len, offset).chunk(2, dim=-1)[0])
 
 
 def rotary_frequencies(model: ModelConfig) -> torch.Tensor:

@@ -105,6 +105,9 @@ class _StageTime:
         self.parameters = stage_parameters(run.model, run.parallel, stage)
         straight = run.training.gradient_accumulation_fusion
         added = accumulation_seconds(gpu, self.parameters, self.states.gradient, fused=straight)
+        # Straight, the first product of a step overwrites; else it adds to zeros, which are written before.
+        once = memory_seconds(gpu, self.parameters * self.states.gradient)
+        self.first = Work(elementwise=-once if straight else once)
         self.forward = layer.forward * layers + head.forward
         self.backward = layer.backward * layers + head.backward + Work(elementwise=added)
         self.recompute = layer.forward.total * again + layer.recompute.total * (layers - again)
@@ -119,7 +122,7 @@ class _StageTime:
     def step(self) -> StepTime:
         """All micro-batches, filling and draining the pipeline, data parallelism and the update."""
         count, stages = self.run.num_microbatches, self.run.parallel.pipeline_model_parallel_size
-        work = (self.forward + self.backward) * count
+        work = (self.forward + self.backward) * count + self.first
         return StepTime(
             gemm=work.gemm,
             attention=work.attention,

@@ -205,6 +205,14 @@ def _build_chunk(run: RunConfig, config: TransformerConfig, chunk: int | None) -
         rotary_base=run.model.rotary_base,
         vp_stage=chunk,
     )
+    if modules.rotary is not None:
+        model.rotary_pos_emb = modules.rotary(
+            config.kv_channels,
+            rotary_percent=1.0,
+            rotary_base=run.model.rotary_base,
+            use_cpu_initialization=config.use_cpu_initialization,
+            cp_group=model.pg_collection.cp,
+        )
     if run.model.rope_scaling is not None:
         rotary = model.rotary_pos_emb
         rotary.inv_freq = rotary_frequencies(run.model).to(rotary.inv_freq.device)

@@ -19,6 +19,7 @@ from megatron_ext.kernels.adamw import (
     adamw_,
     load_master,
     store_master,
+    take_weights,
 )
 
 States = dict[str, torch.Tensor]
@@ -97,14 +98,14 @@ class FlatDistributedOptimizer(DistributedOptimizer):  # type: ignore[misc]
         flat = FlatParameters(
             weights, gradients, master, zeros(self.config.exp_avg_dtype), zeros(self.config.exp_avg_sq_dtype)
         )
-        store_master(flat, slice(None), weights.float())
+        take_weights(flat)
         return flat
 
     def _copy_model_params_to_main_params(self, state_dict: Any = None) -> None:
         """Take the model's weights, which were changed from outside, as the master weights."""
         del state_dict
         for flat, _ in self.optimizer.shards:
-            store_master(flat, slice(None), flat.weights.float())
+            take_weights(flat)
 
     def _get_main_param_and_optimizer_states(self, model_param: torch.nn.Parameter) -> States:
         flat, part = self._places[model_param]

@@ -1,4 +1,4 @@
-"""What happens to gradients between the last backward pass and the optimizer."""
+"""What happens to gradients before the first backward pass of a step, and between the last and the optimizer."""
 
 from typing import Any
 
@@ -6,6 +6,25 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
+
+from megatron_ext.kernels.weight_gradient import forget_weight_gradient
+
+
+def forget_gradients(model: list[DistributedDataParallel]) -> None:
+    """Start a step: as megatron-core's ``zero_grad_buffer``, but what a product will overwrite is not zeroed.
+
+    A tied table's gradient is one of a product and of the embedding; it is zeroed as well.
+    """
+    for chunk in model:
+        remembered = []
+        for weight in chunk.params_with_grad:
+            weight.grad_added_to_main_grad = False
+            tied = getattr(weight, "shared_embedding", False) or getattr(weight, "zero_out_wgrad", False)
+            if tied or not forget_weight_gradient(weight.main_grad):
+                remembered.append(weight.main_grad)
+        torch._foreach_zero_(remembered)
+        for group in chunk.bucket_groups:
+            group.reset()
 
 
 class GradientReduction:

@@ -20,7 +20,7 @@ from megatron_ext.observe.profile import update_mark
 from megatron_ext.optim.optimizer import set_learning_rate, step
 from megatron_ext.optim.schedule import learning_rate
 from megatron_ext.train.device_batch import DeviceBatch, transfer
-from megatron_ext.train.gradients import GradientReduction
+from megatron_ext.train.gradients import GradientReduction, forget_gradients
 from megatron_ext.train.graphs import StepGraphs
 
 
@@ -86,8 +86,7 @@ def train_step(
     """
     rate = learning_rate(config.optimizer, config.training.train_iters, update_number)
     set_learning_rate(optimizer, rate, config.optimizer.weight_decay)
-    for chunk in model:
-        chunk.zero_grad_buffer()
+    forget_gradients(model)
     optimizer.zero_grad()
     passes = partial(_run_schedule, model, forward_only=False)
     if graphs is None:

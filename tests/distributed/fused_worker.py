@@ -80,6 +80,15 @@ def gradient_of(weight: Any) -> torch.Tensor:
     return weight.main_grad + weight.grad if getattr(weight, "zero_out_wgrad", False) else weight.main_grad
 
 
+class NoteCalls:
+    """Which modules that hold weights of their own a pass has not called."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.uncalled = {name for name, module in model.named_modules() if list(module.parameters(False))}
+        for name, module in model.named_modules():
+            module.register_forward_pre_hook(lambda _module, _inputs, name=name: self.uncalled.discard(name))
+
+
 def losses_and_gradients(config: RunConfig) -> tuple[Any, dict[str, torch.Tensor]]:
     """Losses with labels, logits without, and gradients by parameter, of one micro-batch."""
     torch.manual_seed(5)
@@ -91,17 +100,19 @@ def losses_and_gradients(config: RunConfig) -> tuple[Any, dict[str, torch.Tensor
         weight.main_grad = torch.zeros_like(weight, dtype=torch.float32)
         weight.grad_added_to_main_grad = False
     (model,) = to_training_precision([bare], settings, torch.device("cpu"))
+    calls = NoteCalls(bare)
     tokens = torch.randint(VOCAB, (ROWS, SEQ + 1), generator=torch.Generator().manual_seed(1))
     mask = torch.tensor([[1.0] * SEQ, [1.0, 0.0] * (SEQ // 2)])
     starts = Documents.on_device(np.array([0, 3, SEQ, ROWS * SEQ], np.int32), SEQ, torch.device("cpu"))
     documents = starts if config.data.reset_attention_mask else None
     labels = tokens[:, 1:].contiguous()
     losses = model(tokens[:, :-1], None, None, labels=labels, packed_seq_params=documents)
+    uncalled = sorted(calls.uncalled)
     (losses * mask).sum().backward()
     gradients = {name: gradient_of(weight) for name, weight in bare.named_parameters()}
     with torch.no_grad():
         logits = model(tokens[:, :-1], None, None, packed_seq_params=documents)
-    return (type(bare).__name__, losses.detach(), logits), gradients
+    return (type(bare).__name__, losses.detach(), logits, uncalled), gradients
 
 
 def compare(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -109,14 +120,15 @@ def compare(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
     parallel_state.destroy_model_parallel()
     form_groups(config.parallel)
     kernels = config.kernels
-    (plain_kind, right, right_logits), wanted = losses_and_gradients(
+    (plain_kind, right, right_logits, _), wanted = losses_and_gradients(
         config.model_copy(update={"kernels": kernels.model_copy(update={"fused": False})})
     )
-    (fused_kind, losses, logits), found = losses_and_gradients(
+    (fused_kind, losses, logits, uncalled), found = losses_and_gradients(
         config.model_copy(update={"kernels": kernels.model_copy(update={"fused": True})})
     )
     return {
         "kinds": (plain_kind, fused_kind),
+        "uncalled": uncalled,
         "loss": float(right.mean()),
         "losses": float((losses - right).abs().max()),
         "logits": float((logits - right_logits).abs().max()),

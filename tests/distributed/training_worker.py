@@ -29,6 +29,7 @@ VOCAB, SEQ, ROWS, STEPS = 259, 16, 8, 3
 OWNERS = np.array([0, 2, 0, 1, 2, 2, 0, 0], dtype=np.int32)  # the set of each row of a global batch
 LAYOUTS: dict[str, dict[str, Any]] = {
     "DP2": {},
+    "DP2, distributed optimizer": {"use_distributed_optimizer": True, "overlap_grad_reduce": True},
     "TP2": {"tensor_model_parallel_size": 2},
     "TP2 SP": {"tensor_model_parallel_size": 2, "sequence_parallel": True},
     "PP2": {"pipeline_model_parallel_size": 2},

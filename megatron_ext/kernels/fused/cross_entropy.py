@@ -35,7 +35,7 @@ class VocabularyPart:
 
 
 @triton.jit
-def _statistics_kernel(
+def _cross_entropy_statistics_kernel(
     logits: tl.tensor,
     labels: tl.tensor,
     largest: tl.tensor,
@@ -64,7 +64,7 @@ def _statistics_kernel(
 
 
 @triton.jit
-def _gradient_kernel(
+def _cross_entropy_gradient_kernel(
     logits: tl.tensor,
     labels: tl.tensor,
     log_sum_exp: tl.tensor,
@@ -105,7 +105,7 @@ def row_statistics(logits: torch.Tensor, labels: torch.Tensor, part: VocabularyP
     check(fits=0 <= part.real <= width, what=f"{part.real} real columns of {width}")
     statistics = torch.empty(3, tokens, dtype=torch.float32, device=logits.device)
     columns = min(LARGEST_BLOCK, triton.next_power_of_2(width))
-    _statistics_kernel[(tokens,)](
+    _cross_entropy_statistics_kernel[(tokens,)](
         logits, labels, *statistics, width, part.real, part.first, COLUMNS=columns, num_warps=warps(columns)
     )
     return statistics
@@ -134,7 +134,7 @@ def replace_by_gradient(
     """Overwrite ``logits`` by the gradient of Σ grad_losses × loss; shapes as in :func:`row_statistics`."""
     tokens, width = logits.shape
     columns = min(LARGEST_BLOCK, triton.next_power_of_2(width))
-    _gradient_kernel[(tokens, triton.cdiv(width, columns))](
+    _cross_entropy_gradient_kernel[(tokens, triton.cdiv(width, columns))](
         logits, labels, log_sum_exp, grad_losses.contiguous(), width, part.real, part.first,
         COLUMNS=columns, num_warps=warps(columns),
     )  # fmt: skip

@@ -12,11 +12,11 @@ import triton
 import triton.language as tl
 
 from megatron_ext.kernels.fused.checks import check
-from megatron_ext.kernels.fused.tiles import persistent_programs, row_tile, warps
+from megatron_ext.kernels.fused.tiles import LARGEST_AHEAD, persistent_programs, row_tile, warps
 
 
 @triton.jit
-def _forward_kernel(
+def _rms_norm_forward_kernel(
     x: tl.tensor,
     residual: tl.tensor,
     weight: tl.tensor,
@@ -46,7 +46,7 @@ def _forward_kernel(
 
 
 @triton.jit
-def _backward_kernel(
+def _rms_norm_backward_kernel(
     grad_y: tl.tensor,
     grad_total: tl.tensor,
     x: tl.tensor,
@@ -59,11 +59,13 @@ def _backward_kernel(
     ADDS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    STAGES: tl.constexpr,
 ) -> None:
     column = tl.arange(0, COLUMNS)
     gain = tl.load(weight + column, mask=column < size, other=0.0).to(tl.float32)
     grad_gain = tl.zeros([COLUMNS], dtype=tl.float32)
-    for tile in range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0)):
+    # With two stages the next tile is on its way while this one is computed.
+    for tile in tl.range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0), num_stages=STAGES):
         row = (tile * ROWS + tl.arange(0, ROWS)).to(tl.int64)
         inside = (row[:, None] < rows) & (column[None, :] < size)
         place = row[:, None] * size + column[None, :]
@@ -90,7 +92,7 @@ def _forward(
     size = x.size(-1)
     rows = x.numel() // size
     tile_rows, columns = row_tile(size)
-    _forward_kernel[(triton.cdiv(rows, tile_rows),)](
+    _rms_norm_forward_kernel[(triton.cdiv(rows, tile_rows),)](
         x, x if residual is None else residual, weight, total, y, rows, size, eps,
         ADDS=residual is not None, ROWS=tile_rows, COLUMNS=columns, num_warps=warps(tile_rows * columns),
     )  # fmt: skip
@@ -104,12 +106,14 @@ def _backward(
     size = x.size(-1)
     rows = x.numel() // size
     tile_rows, columns = row_tile(size)
-    programs = persistent_programs(x.device, triton.cdiv(rows, tile_rows))
+    num_warps = warps(tile_rows * columns)
+    programs = persistent_programs(x.device, triton.cdiv(rows, tile_rows), num_warps)
     grad_x = torch.empty_like(x)
     parts = torch.empty(programs, size, dtype=torch.float32, device=x.device)
-    _backward_kernel[(programs,)](
+    _rms_norm_backward_kernel[(programs,)](
         grad_y, grad_y if grad_total is None else grad_total, x, weight, grad_x, parts, rows, size, eps,
-        ADDS=grad_total is not None, ROWS=tile_rows, COLUMNS=columns, num_warps=warps(tile_rows * columns),
+        ADDS=grad_total is not None, ROWS=tile_rows, COLUMNS=columns, num_warps=num_warps,
+        STAGES=2 if tile_rows * columns <= LARGEST_AHEAD else 1,
     )  # fmt: skip
     return grad_x, parts.sum(dim=0).to(weight.dtype)
 
@@ -125,6 +129,23 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, grad_y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
         x, weight = ctx.saved_tensors
         return *_backward(grad_y.contiguous(), None, x, weight, ctx.eps), None
+
+
+class _ForkedRMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.save_for_backward(x, weight)
+        ctx.eps = eps
+        return _forward(x, None, weight, eps)[0], x
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad_y: torch.Tensor, grad_x: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, None]:
+        x, weight = ctx.saved_tensors
+        return *_backward(grad_y.contiguous(), grad_x.contiguous(), x, weight, ctx.eps), None
 
 
 class _AddRMSNorm(torch.autograd.Function):
@@ -163,6 +184,13 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     check(fits=weight.shape == x.shape[-1:], what=f"weight {tuple(weight.shape)} for rows of {x.shape[-1]}")
     y: torch.Tensor = _RMSNorm.apply(x.contiguous(), weight, eps)  # type: ignore[no-untyped-call]
     return y
+
+
+def forked_rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`rms_norm` of ``x``, and ``x`` itself for its other use: the kernel adds up the gradients of both."""
+    check(fits=weight.shape == x.shape[-1:], what=f"weight {tuple(weight.shape)} for rows of {x.shape[-1]}")
+    y, x = _ForkedRMSNorm.apply(x.contiguous(), weight, eps)  # type: ignore[no-untyped-call]
+    return y, x
 
 
 def add_rms_norm(

@@ -1,8 +1,8 @@
 """Rotary position embedding in Triton, from the packed output of the qkv projection to q, k and v (arXiv 2104.09864).
 
 One kernel reads the projection once and writes three contiguous tensors, as attention kernels want them; one packs
-their gradients and turns them back. A head's halves are its pairs, as in Llama: (i, i + head_size / 2). Sines are
-computed where they are used, in fp32, so no table is kept; megatron-core's plain path rounds them to bf16.
+their gradients and turns them back. A head's halves are its pairs, as in Llama: (i, i + head_size / 2). Cosines and
+sines come from a table in fp32 that stays in the cache; computed here they would take most of the instructions.
 """
 
 from typing import Any
@@ -13,7 +13,9 @@ import triton.language as tl
 
 from megatron_ext.kernels.fused.checks import check
 
-HEADS_PER_PROGRAM = 16
+PAIRS_PER_PROGRAM = 1024
+"""Of as many heads; eight for each thread, whose halves are then 16 bytes each in 16 bits."""
+WARPS = 4
 
 
 @triton.jit
@@ -28,19 +30,20 @@ def _destinations(
 
 @triton.jit
 def _rotation(
-    angles: tl.tensor, position: tl.tensor, half: tl.tensor, size: tl.tensor, turned: tl.tensor
+    table: tl.tensor, position: tl.tensor, half: tl.tensor, size: tl.tensor, turned: tl.tensor
 ) -> tuple[tl.tensor, tl.tensor]:
     """Cosine and sine of each pair at a position for the heads that are turned; 1 and 0 for values."""
-    angle = tl.load(angles + position * size + half, mask=half < size // 2, other=0.0)
-    cosine = tl.where(turned[:, None], tl.cos(angle)[None, :], 1.0)
-    sine = tl.where(turned[:, None], tl.sin(angle)[None, :], 0.0)
-    return cosine, sine
+    source = table + position * size + half
+    cosine = tl.load(source, mask=half < size // 2, other=1.0)
+    sine = tl.load(source + size // 2, mask=half < size // 2, other=0.0)
+    cosine = tl.where(turned[:, None], cosine[None, :], 1.0)
+    return cosine, tl.where(turned[:, None], sine[None, :], 0.0)
 
 
 @triton.jit
-def _forward_kernel(
+def _rope_forward_kernel(
     packed: tl.tensor,
-    angles: tl.tensor,
+    table: tl.tensor,
     query: tl.tensor,
     key: tl.tensor,
     value: tl.tensor,
@@ -60,7 +63,7 @@ def _forward_kernel(
     source = packed + (token * heads + head[:, None]) * size + half[None, :]
     first = tl.load(source, mask=inside, other=0.0).to(tl.float32)
     second = tl.load(source + size // 2, mask=inside, other=0.0).to(tl.float32)
-    cosine, sine = _rotation(angles, token // batch, half, size, place <= heads_per_group)
+    cosine, sine = _rotation(table, token // batch, half, size, place <= heads_per_group)
     kind = packed.dtype.element_ty
     turned_first = (first * cosine - second * sine).to(kind)
     turned_second = (second * cosine + first * sine).to(kind)
@@ -95,11 +98,11 @@ def _load_halves(source: tl.tensor, size: tl.tensor, chosen: tl.tensor) -> tuple
 
 
 @triton.jit
-def _backward_kernel(
+def _rope_backward_kernel(
     grad_query: tl.tensor,
     grad_key: tl.tensor,
     grad_value: tl.tensor,
-    angles: tl.tensor,
+    table: tl.tensor,
     grad_packed: tl.tensor,
     query_strides: tl.tensor,
     key_strides: tl.tensor,
@@ -126,7 +129,7 @@ def _backward_kernel(
     v1, v2 = _load_halves(source, size, inside & (place == heads_per_group + 1)[:, None])
     first = q1 + k1 + v1
     second = q2 + k2 + v2
-    cosine, sine = _rotation(angles, token // batch, half, size, place <= heads_per_group)
+    cosine, sine = _rotation(table, token // batch, half, size, place <= heads_per_group)
     target = grad_packed + (token * heads + head[:, None]) * size + half[None, :]
     kind = grad_packed.dtype.element_ty
     tl.store(target, (first * cosine + second * sine).to(kind), mask=inside)
@@ -137,32 +140,33 @@ def _launch(
     kernel: Any, *arguments: Any, packed: torch.Tensor, groups: int, heads_per_group: int, size: int
 ) -> None:
     seq_length, batch = packed.shape[:2]
-    blocks = triton.cdiv(groups * (heads_per_group + 2), HEADS_PER_PROGRAM)
+    half = triton.next_power_of_2(size // 2)
+    heads = max(1, PAIRS_PER_PROGRAM // half)
+    blocks = triton.cdiv(groups * (heads_per_group + 2), heads)
     kernel[(seq_length * batch, blocks)](
-        *arguments, batch, groups, heads_per_group, size,
-        HEADS=HEADS_PER_PROGRAM, HALF=triton.next_power_of_2(size // 2), num_warps=4,
-    )  # fmt: skip
+        *arguments, batch, groups, heads_per_group, size, HEADS=heads, HALF=half, num_warps=WARPS
+    )
 
 
 class _PackedRope(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, packed: torch.Tensor, angles: torch.Tensor, groups: int, heads_per_group: int
+        ctx: Any, packed: torch.Tensor, table: torch.Tensor, groups: int, heads_per_group: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         size = packed.size(-1) // (groups * (heads_per_group + 2))
         query = packed.new_empty(*packed.shape[:2], groups * heads_per_group, size)
         key = packed.new_empty(*packed.shape[:2], groups, size)
         value = torch.empty_like(key)
-        ctx.save_for_backward(angles)
+        ctx.save_for_backward(table)
         ctx.shape = {"groups": groups, "heads_per_group": heads_per_group, "size": size}
-        _launch(_forward_kernel, packed, angles, query, key, value, packed=packed, **ctx.shape)
+        _launch(_rope_forward_kernel, packed, table, query, key, value, packed=packed, **ctx.shape)
         return query, key, value
 
     @staticmethod
     def backward(
         ctx: Any, grad_query: torch.Tensor, grad_key: torch.Tensor, grad_value: torch.Tensor
     ) -> tuple[torch.Tensor, None, None, None]:
-        (angles,) = ctx.saved_tensors
+        (table,) = ctx.saved_tensors
         heads = ctx.shape["groups"] * (ctx.shape["heads_per_group"] + 2)
         grad = grad_query.new_empty(*grad_query.shape[:2], heads * ctx.shape["size"])
         # Attention kernels give them in layouts of their own; a copy would cost as much as the rotation.
@@ -170,19 +174,19 @@ class _PackedRope(torch.autograd.Function):
             one if one.stride(-1) == 1 else one.contiguous() for one in (grad_query, grad_key, grad_value)
         ]
         strides = [one.stride()[:-1] for one in parts]
-        _launch(_backward_kernel, *parts, angles, grad, *strides, packed=grad, **ctx.shape)
+        _launch(_rope_backward_kernel, *parts, table, grad, *strides, packed=grad, **ctx.shape)
         return grad, None, None, None
 
 
 def rope_packed(
-    packed: torch.Tensor, angles: torch.Tensor, groups: int, heads_per_group: int
+    packed: torch.Tensor, table: torch.Tensor, groups: int, heads_per_group: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Split the qkv projection's output and turn queries and keys by their positions.
 
     Args:
         packed: [seq, batch, groups × (heads_per_group + 2) × head_size]: each group's queries, its key, its value;
             head_size is even.
-        angles: fp32 [seq, ..., head_size], as megatron-core's RotaryEmbedding makes them; the first half is read.
+        table: fp32 [seq, ..., head_size], :func:`megatron_ext.kernels.reference.rope_table` of the positions.
         groups: KV heads here.
         heads_per_group: query heads of each.
 
@@ -194,9 +198,9 @@ def rope_packed(
     """
     size, left = divmod(packed.size(-1), groups * (heads_per_group + 2))
     check(fits=left == 0 and size % 2 == 0, what=f"{packed.size(-1)} columns are not heads of an even size")
-    fits = angles.size(0) == packed.size(0) and angles.numel() == angles.size(0) * size
-    check(fits=fits, what=f"angles {tuple(angles.shape)} for {packed.size(0)} positions and heads of {size}")
+    fits = table.size(0) == packed.size(0) and table.numel() == table.size(0) * size
+    check(fits=fits, what=f"table {tuple(table.shape)} for {packed.size(0)} positions and heads of {size}")
     query, key, value = _PackedRope.apply(  # type: ignore[no-untyped-call]
-        packed.contiguous(), angles.contiguous(), groups, heads_per_group
+        packed.contiguous(), table.contiguous(), groups, heads_per_group
     )
     return query, key, value

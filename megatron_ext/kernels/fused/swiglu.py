@@ -13,7 +13,7 @@ LARGEST_BLOCK = 2048
 
 
 @triton.jit
-def _forward_kernel(
+def _swiglu_forward_kernel(
     gate_up: tl.tensor,
     y: tl.tensor,
     size: tl.tensor,
@@ -30,7 +30,7 @@ def _forward_kernel(
 
 
 @triton.jit
-def _backward_kernel(
+def _swiglu_backward_kernel(
     grad_y: tl.tensor,
     gate_up: tl.tensor,
     grad: tl.tensor,
@@ -59,7 +59,7 @@ def _launch(kernel: Any, *tensors: torch.Tensor, size: int) -> None:
 
 def fill_with_swiglu(gate_up: torch.Tensor, y: torch.Tensor) -> None:
     """Write what :func:`swiglu` gives into ``y``, without a gradient; both are contiguous."""
-    _launch(_forward_kernel, gate_up, y, size=y.size(-1))
+    _launch(_swiglu_forward_kernel, gate_up, y, size=y.size(-1))
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -74,7 +74,7 @@ class _SwiGLU(torch.autograd.Function):
     def backward(ctx: Any, grad_y: torch.Tensor) -> torch.Tensor:
         (gate_up,) = ctx.saved_tensors
         grad = torch.empty_like(gate_up)
-        _launch(_backward_kernel, grad_y.contiguous(), gate_up, grad, size=grad_y.size(-1))
+        _launch(_swiglu_backward_kernel, grad_y.contiguous(), gate_up, grad, size=grad_y.size(-1))
         return grad
 
 

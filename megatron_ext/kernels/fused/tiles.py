@@ -11,7 +11,11 @@ MOST_WARPS = 32
 LARGEST_TILE = 2048
 """Elements up to which short rows share a program."""
 
-PROGRAMS_PER_PROCESSOR = 2
+LARGEST_AHEAD = 8192
+"""Elements of three tensors that shared memory holds while others are computed: 96 KiB in fp32, of an A100's 163."""
+
+WARPS_PER_PROCESSOR = 32
+"""That the backward pass of a norm keeps there at once: half of what fits, for each of its threads has 58 registers."""
 INTERPRETED_PROGRAMS = 3
 """More than one, so that the interpreter, too, adds up partial sums; odd, so that rows do not share out evenly."""
 
@@ -27,9 +31,9 @@ def warps(elements: int) -> int:
     return min(MOST_WARPS, max(1, elements // ELEMENTS_PER_WARP))
 
 
-def persistent_programs(device: torch.device, tiles: int) -> int:
-    """Programs that share ``tiles`` tiles, each taking every n-th: as many as run at once."""
+def persistent_programs(device: torch.device, tiles: int, num_warps: int) -> int:
+    """Programs of so many warps that share ``tiles`` tiles, each taking every n-th: as many as run at once."""
     if device.type != "cuda":
         return min(tiles, INTERPRETED_PROGRAMS)
     processors = torch.cuda.get_device_properties(device).multi_processor_count
-    return min(tiles, PROGRAMS_PER_PROCESSOR * processors)
+    return min(tiles, WARPS_PER_PROCESSOR // num_warps * processors)

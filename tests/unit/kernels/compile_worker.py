@@ -1,8 +1,10 @@
 """Process of test_fused_compile.py: compile every fused kernel to machine code, for GPUs that need not be there.
 
-Usage: compile_worker.py CAPABILITY. Triton prints what its assembler says, where it is asked to.
+Usage: compile_worker.py CAPABILITY. Triton prints what its assembler says, where it is asked to; behind that stands a
+line for each kernel: its name, its warps, and the bytes of its loads and stores of whole tiles, the fewest of all.
 """
 
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -11,14 +13,14 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from megatron_ext.kernels.adamw import BLOCK, QUIET_NAN
+from megatron_ext.kernels.adamw import QUIET_NAN
 from megatron_ext.kernels.fused import adamw, cross_entropy, rms_norm, rope, swiglu
 from megatron_ext.kernels.fused.tiles import row_tile, warps
 
 TYPES: dict[str, Any] = {"eps": "fp32", "labels": "*i64"} | dict.fromkeys(
     ("rows", "size", "width", "real", "first", "batch", "groups", "heads_per_group"), "i32"
 )
-FLOATS = ("angles", "largest", "sum_exp", "predicted", "log_sum_exp", "grad_losses", "grad_weight_parts")
+FLOATS = ("table", "largest", "sum_exp", "predicted", "log_sum_exp", "grad_losses", "grad_weight_parts")
 TYPES |= dict.fromkeys(("query_strides", "key_strides", "value_strides"), ("i32", "i32", "i32"))
 TYPES |= dict.fromkeys(FLOATS, "*fp32")
 TYPES |= {"blocks": "*i64", "grad_scale": "*fp32"} | dict.fromkeys(
@@ -30,21 +32,21 @@ ADAMW_TYPES = (("*fp32", "*fp32", "*fp32"), ("*bf16", "*fp32", "*bf16"), ("*bf16
 
 def kernels() -> Iterator[tuple[Any, int, dict[str, Any]]]:
     """Each kernel with its warps and constants, at the shapes of Llama 2, 7B or 70B; an argument of 1 is one, too."""
-    for adds, hidden_size in ((False, 4096), (True, 8192)):
+    for adds, hidden_size in ((False, 2048), (True, 4096), (True, 8192)):
         rows, columns = row_tile(hidden_size)
         constants = {"ADDS": adds, "ROWS": rows, "COLUMNS": columns}
-        yield rms_norm._forward_kernel, warps(rows * columns), constants
-        yield rms_norm._backward_kernel, warps(rows * columns), constants
+        yield rms_norm._rms_norm_forward_kernel, warps(rows * columns), constants
+        yield rms_norm._rms_norm_backward_kernel, warps(rows * columns), constants | {"STAGES": 2}
     for one in ({}, {"heads_per_group": 1, "batch": 1}):
-        constants = {"HEADS": rope.HEADS_PER_PROGRAM, "HALF": 64, **one}
-        yield rope._forward_kernel, 4, constants
-        yield rope._backward_kernel, 4, constants
+        constants = {"HEADS": rope.PAIRS_PER_PROGRAM // 64, "HALF": 64, **one}
+        yield rope._rope_forward_kernel, rope.WARPS, constants
+        yield rope._rope_backward_kernel, rope.WARPS, constants
     block = {"COLUMNS": swiglu.LARGEST_BLOCK}
-    yield swiglu._forward_kernel, warps(swiglu.LARGEST_BLOCK), block
-    yield swiglu._backward_kernel, warps(swiglu.LARGEST_BLOCK), block
+    yield swiglu._swiglu_forward_kernel, warps(swiglu.LARGEST_BLOCK), block
+    yield swiglu._swiglu_backward_kernel, warps(swiglu.LARGEST_BLOCK), block
     block = {"COLUMNS": cross_entropy.LARGEST_BLOCK}
-    yield cross_entropy._statistics_kernel, warps(cross_entropy.LARGEST_BLOCK), block
-    yield cross_entropy._gradient_kernel, warps(cross_entropy.LARGEST_BLOCK), block
+    yield cross_entropy._cross_entropy_statistics_kernel, warps(cross_entropy.LARGEST_BLOCK), block
+    yield cross_entropy._cross_entropy_gradient_kernel, warps(cross_entropy.LARGEST_BLOCK), block
 
 
 def adamw_kernels() -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
@@ -52,23 +54,40 @@ def adamw_kernels() -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     for gradients, master, moments in ADAMW_TYPES:
         own = {"REMAINDER": master == "*i16", "OWN_MASTER": False, "SCALED": True}
         types = {"gradients": gradients, "master": master, "exp_avg": moments, "exp_avg_sq": moments}
-        yield own | {"NAN_BITS": QUIET_NAN, "SIZE": BLOCK}, types
+        yield own | {"NAN_BITS": QUIET_NAN, "ALIGNED": True, "SIZE": adamw.TILE}, types
 
 
 def compile_for(
     capability: int, kernel: Any, num_warps: int, constants: dict[str, Any], own: dict[str, str]
 ) -> None:
-    """Down to machine code; ``own`` types of arguments go before those of their names."""
+    """Down to machine code; ``own`` types of arguments go before those of their names.
+
+    Pointers and sizes are multiples of 16, as Triton finds them at the shapes above when it launches.
+    """
     names = kernel.arg_names
     known = TYPES | own
     types = {name: "constexpr" if name in constants else known.get(name, "*bf16") for name in names}
     values = {(names.index(name),): value for name, value in constants.items()}
-    source = ASTSource(kernel, types, constexprs=values)
-    triton.compile(source, GPUTarget("cuda", capability, 32), options={"num_warps": num_warps})
+    multiple = [["tt.divisibility", 16]]
+    places = [
+        (index, part) if isinstance(kind, tuple) else (index,)
+        for index, kind in enumerate(types.values())
+        for part in (range(len(kind)) if isinstance(kind, tuple) else (0,))
+        if isinstance(kind, tuple) or kind.startswith("*") or kind == "i32"
+    ]
+    source = ASTSource(kernel, types, constexprs=values, attrs=dict.fromkeys(places, multiple))
+    compiled = triton.compile(source, GPUTarget("cuda", capability, 32), options={"num_warps": num_warps})
+    print("KERNEL", kernel.__name__, num_warps, narrowest(compiled.asm["ptx"]))
+
+
+def narrowest(ptx: str) -> int:
+    """Bytes that a thread moves in one piece; single values, such as a row's label, do not count."""
+    found = re.findall(r"(?:ld|st)\.global\S*?(?:\.v(\d))?\.b(\d+)", ptx)
+    return min(int(count) * int(bits) // 8 for count, bits in found if count)
 
 
 if __name__ == "__main__":
     for kernel, num_warps, constants in kernels():
         compile_for(int(sys.argv[1]), kernel, num_warps, constants, {})
     for constants, own in adamw_kernels():
-        compile_for(int(sys.argv[1]), adamw._adamw_kernel, 8, constants, own)
+        compile_for(int(sys.argv[1]), adamw._adamw_kernel, adamw.WARPS, constants, own)

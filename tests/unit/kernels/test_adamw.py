@@ -17,6 +17,7 @@ from megatron_ext.kernels.adamw import (
     load_master,
     split_fp32,
     store_master,
+    take_weights,
 )
 
 SIZE, STEPS, LR, DECAY, BETAS, EPS = 9000, 50, 1e-2, 0.1, (0.9, 0.95), 1e-8
@@ -115,9 +116,10 @@ DEVICES: list[Any] = [
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("middle", [5000, 4992], ids=["anywhere", "multiple of 16"])
 @pytest.mark.parametrize("choice", CHOICES)
-def test_the_kernel_against_float64(device: str, choice: str) -> None:
-    """One step from random states, over parts that end inside a block; what lies between is left alone."""
+def test_the_kernel_against_float64(device: str, choice: str, middle: int) -> None:
+    """One step from random states, over parts that end inside a tile; what lies between is left alone."""
     pytest.importorskip("triton")
     from megatron_ext.kernels.fused.adamw import launch_adamw  # noqa: PLC0415
 
@@ -131,17 +133,21 @@ def test_the_kernel_against_float64(device: str, choice: str) -> None:
     second = 0.95 * flat.exp_avg_sq.double() + 0.05 * scaled.square()
     direction = (first / (1 - 0.9**7)) / ((second / (1 - 0.95**7)).sqrt() + EPS)
     expected = before * (1 - LR * DECAY) - LR * direction
-    left_alone = slice(5000, 5100)
+    left_alone = slice(middle, middle + 96)
+    end = SIZE - 8  # 8,992
+    expected[end:] = before[end:]
     expected[left_alone] = before[left_alone]
     untouched = flat.exp_avg[left_alone].clone()
 
     scale = torch.tensor(0.5, device=device)
-    launch_adamw(flat, Segments([(0, 5000), (5100, SIZE)]), AdamWStep(LR, DECAY, *BETAS, EPS, 7), scale)
+    launch_adamw(
+        flat, Segments([(0, middle), (middle + 96, end)]), AdamWStep(LR, DECAY, *BETAS, EPS, 7), scale
+    )
     torch.testing.assert_close(load_master(flat, WHOLE).double(), expected, rtol=1e-6, atol=1e-7)
     digit = {F32: 2**-22, BF16: 2**-7}[flat.exp_avg.dtype]  # the interpreter cuts bf16 off where a GPU rounds
     for found, wanted in ((flat.exp_avg, first), (flat.exp_avg_sq, second)):
-        inside = torch.cat([found[:5000], found[5100:]]).double()
-        torch.testing.assert_close(inside, torch.cat([wanted[:5000], wanted[5100:]]), rtol=digit, atol=1e-7)
+        for part in (slice(0, middle), slice(middle + 96, end)):
+            torch.testing.assert_close(found[part].double(), wanted[part], rtol=digit, atol=1e-7)
     assert torch.equal(flat.exp_avg[left_alone], untouched)
     in_model = {F32: 1e-6, BF16: 2**-7, F16: 2**-10}[flat.weights.dtype]
     torch.testing.assert_close(flat.weights.double(), expected, rtol=in_model, atol=1e-7)
@@ -174,3 +180,12 @@ def test_what_is_not_a_number_stays_so_in_the_kernel_and_out_of_it() -> None:
         update(flat, Segments([(0, 100)]), AdamWStep(LR, DECAY, *BETAS, EPS, 1))
         assert bool(flat.weights[:100].isnan().all())
         assert not bool(flat.weights[100:].isnan().any())
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_weights_are_taken_piece_by_piece(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("megatron_ext.kernels.adamw.PIECE", 700)
+    flat = buffers(choice)
+    flat.weights.copy_(torch.randn(SIZE, generator=torch.Generator().manual_seed(2)))
+    take_weights(flat)
+    assert torch.equal(load_master(flat, WHOLE), flat.weights.float())

@@ -8,7 +8,7 @@ import torch
 
 from megatron_ext.kernels import reference
 from megatron_ext.kernels.fused.cross_entropy import VocabularyPart, cross_entropy
-from megatron_ext.kernels.fused.rms_norm import add_rms_norm, rms_norm
+from megatron_ext.kernels.fused.rms_norm import add_rms_norm, forked_rms_norm, rms_norm
 from megatron_ext.kernels.fused.rope import rope_packed
 from megatron_ext.kernels.fused.swiglu import swiglu
 
@@ -55,6 +55,16 @@ def test_rms_norm(device: torch.device, dtype: torch.dtype, shape: tuple[int, ..
 
 @dtypes
 @pytest.mark.parametrize("shape", [(5, 2, 80), (3, 5120)])
+def test_rms_norm_beside_another_use(
+    device: torch.device, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    inputs = [random(device, dtype, *shape), random(device, dtype, shape[-1])]
+    compare(forked_rms_norm, reference.forked_rms_norm, inputs, EPS)
+
+
+@dtypes
+@pytest.mark.parametrize("shape", [(5, 2, 80), (3, 5120)])
 def test_rms_norm_of_a_sum(device: torch.device, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     x, residual = random(device, dtype, *shape), random(device, dtype, *shape)
@@ -72,20 +82,19 @@ def test_swiglu(device: torch.device, dtype: torch.dtype, shape: tuple[int, ...]
 
 @dtypes
 @pytest.mark.parametrize(
-    ("groups", "heads_per_group", "size"), [(3, 1, 80), (2, 4, 16), (1, 5, 6), (7, 1, 8)]
+    ("groups", "heads_per_group", "size"), [(3, 1, 80), (2, 4, 16), (1, 5, 6), (7, 1, 8), (2, 3, 256)]
 )
 def test_rope(device: torch.device, dtype: torch.dtype, groups: int, heads_per_group: int, size: int) -> None:
     torch.manual_seed(0)
     seq_length, batch = 5, 2
     packed = random(device, dtype, seq_length, batch, groups * (heads_per_group + 2) * size)
-    half = torch.rand(seq_length, size // 2) * 100
-    angles = torch.cat([half, half], dim=-1).view(seq_length, 1, 1, size)
+    table = reference.rope_table(torch.rand(seq_length, 1, 1, size // 2) * 100)
 
     def fused(packed: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return rope_packed(packed, angles.to(device), groups, heads_per_group)
+        return rope_packed(packed, table.to(device), groups, heads_per_group)
 
     def plain(packed: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return reference.rope_packed(packed, angles, groups, heads_per_group)
+        return reference.rope_packed(packed, table, groups, heads_per_group)
 
     compare(fused, plain, [packed])
 
@@ -97,12 +106,12 @@ def test_rope_takes_gradients_as_attention_lays_them_out(
     torch.manual_seed(0)
     seq_length, batch, groups, heads_per_group, size = 5, 2, 2, 3, 8
     packed = random(device, torch.float32, seq_length, batch, groups * (heads_per_group + 2) * size)
-    angles = torch.rand(seq_length, size, device=device) * 100
+    table = reference.rope_table(torch.rand(seq_length, size // 2, device=device) * 100)
     back = [order.index(axis) for axis in range(4)]
     gradients = []
     for laid_out in (False, True):
         packed = packed.detach().requires_grad_()
-        results = rope_packed(packed, angles, groups, heads_per_group)
+        results = rope_packed(packed, table, groups, heads_per_group)
         torch.manual_seed(1)
         upstream = [torch.randn_like(one) for one in results]
         if laid_out:

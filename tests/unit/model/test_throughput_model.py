@@ -87,12 +87,13 @@ def test_gradients_hide_behind_the_backward_pass_only_where_asked() -> None:
 
 
 def test_the_bubble_is_that_of_1f1b_and_shrinks_with_chunks() -> None:
+    """But for the step's first products, which overwrite gradients."""
     plain = step_time(run_of(pipeline_model_parallel_size=4), A100)
     busy = plain.total - plain.bubble - plain.optimizer - plain.data
-    assert plain.bubble / busy == pytest.approx(3 / 8)
+    assert plain.bubble / busy == pytest.approx(3 / 8, rel=0.01)
     half = step_time(run_of(pipeline_model_parallel_size=4, virtual_pipeline_model_parallel_size=2), A100)
     busy = half.total - half.bubble - half.optimizer - half.data
-    assert half.bubble / busy == pytest.approx(3 / 16)
+    assert half.bubble / busy == pytest.approx(3 / 16, rel=0.01)
 
 
 def test_full_recomputation_adds_the_forward_pass() -> None:
