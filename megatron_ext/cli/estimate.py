@@ -18,11 +18,12 @@ from megatron_ext.cli.plan import print_plan, table_of
 from megatron_ext.config.load import load_run_config, split_sources
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.errors import ConfigError
+from megatron_ext.model.calibration import held_out_error
 from megatron_ext.model.flops import num_parameters
 from megatron_ext.model.hardware import GPUS, GPUS_PER_NODE, Gpu, find_gpu
 from megatron_ext.model.layouts import Plan, rank
 from megatron_ext.model.memory import GIB
-from megatron_ext.model.published import PUBLISHED, Published
+from megatron_ext.model.published import PUBLISHED, SOURCES, Published
 
 WIDTH = 120  # where there is no terminal: every row in one line
 ALIKE = 0.25  # relative difference in parameters up to which a published speed is shown beside a run
@@ -51,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
     if arguments.check:
         console.print(_published(PUBLISHED, "published speeds and the model's"))
-        console.print(_mean_errors())
+        console.print(_errors())
+        console.print(_sources())
         if not arguments.sources:
             return 0
     gpu = find_gpu(arguments.gpu)
@@ -125,7 +127,7 @@ def _alike(row: Published, config: RunConfig, gpu: Gpu) -> bool:
 
 
 def _published(rows: tuple[Published, ...] | list[Published], title: str) -> Table:
-    table = table_of(title, "who", "GPUs", "sequence", "published", "model", "error")
+    table = table_of(title, "who", "GPUs", "sequence", "published", "model", "error", "fitted to others")
     for row in rows:
         table.add_row(
             row.who,
@@ -133,20 +135,38 @@ def _published(rows: tuple[Published, ...] | list[Published], title: str) -> Tab
             f"{row.micro_batch_size} × {row.seq_length}",
             f"{row.tokens_per_second_per_gpu:,.0f}",
             f"{row.estimate():,.0f}",
-            f"{row.error:+.1%}",
+            f"{row.error():+.1%}",
+            f"{held_out_error(row):+.1%}",
         )
     return table
 
 
-def _mean_errors() -> Table:
-    table = table_of("errors", "kind", "mean", "mean of absolute values", "largest")
+def _errors() -> Table:
+    """Of each kind of GPU, on the rows its constant was fitted to and on those of code bases it was not."""
+    table = table_of(
+        "errors: one constant of each kind of GPU is fitted to the rows above, or to other code bases' alone",
+        "kind", "rows", "fitted to", "mean", "mean of absolute values", "largest",
+    )  # fmt: skip
     for kind, prefix in (("A100", "a"), ("H100 and H200", "h")):
-        errors = [row.error for row in PUBLISHED if row.gpu.startswith(prefix)]
-        absolute = [abs(error) for error in errors]
-        table.add_row(
-            kind,
-            f"{sum(errors) / len(errors):+.1%}",
-            f"{sum(absolute) / len(absolute):.1%}",
-            f"{max(absolute):.1%}",
-        )
+        rows = [row for row in PUBLISHED if row.gpu.startswith(prefix)]
+        for fit, errors in (
+            ("these rows", [row.error() for row in rows]),
+            ("other code bases", [held_out_error(row) for row in rows]),
+        ):
+            absolute = [abs(error) for error in errors]
+            table.add_row(
+                kind,
+                str(len(rows)),
+                fit,
+                f"{sum(errors) / len(errors):+.1%}",
+                f"{sum(absolute) / len(absolute):.1%}",
+                f"{max(absolute):.1%}",
+            )
+    return table
+
+
+def _sources() -> Table:
+    table = table_of("sources", "who", "where")
+    for name, source in SOURCES.items():
+        table.add_row(name, source)
     return table
