@@ -88,8 +88,8 @@ def _step(plan: Plan, gpu: Gpu) -> Table:
     """Where the step's seconds go."""
     table = table_of(f"one step on {gpu.name}, estimated", "part", "seconds", "share")
     for name, seconds in plan.time.rows():
-        table.add_row(name, f"{seconds:,.3f}", f"{seconds / plan.time.total:.1%}")
-    table.add_row("total", f"{plan.time.total:,.3f}", "")
+        table.add_row(name, f"{seconds:,.4f}", f"{seconds / plan.time.total:.1%}")
+    table.add_row("total", f"{plan.time.total:,.4f}", "")
     rate = plan.speed
     table.add_row("tokens/s of each GPU", f"{rate.tokens_per_second_per_gpu:,.0f}", "")
     table.add_row("MFU, full / causal attention", f"{rate.mfu:.1%} / {rate.causal_mfu:.1%}", "")
@@ -103,11 +103,11 @@ def _ranking(plans: list[Plan], config: RunConfig, gpu: Gpu) -> Table:
     if not plans:
         return table_of(f"{title}: none fits; take more GPUs or larger ones")
     table = table_of(
-        title, "", "layout", "micro-batch", "recomputed", "GiB", "tokens/s/GPU", "MFU", "bubble, traffic"
+        title, "", "layout", "micro-batch", "recomputed", "GiB", "tokens/s/GPU", "MFU", "waiting"
     )
     for number, plan in enumerate(plans, start=1):
         time = plan.time
-        waiting = time.tensor + time.context + time.pipeline + time.data + time.bubble
+        waiting = time.tensor + time.context + time.pipeline + time.data + time.host + time.bubble
         table.add_row(
             str(number),
             plan.layout,

@@ -23,7 +23,7 @@ from megatron_ext.model.hardware import GPUS, LINK_EFFICIENCY, find_gpu
 from megatron_ext.model.layouts import Plan, rank
 from megatron_ext.model.published import FSDP, LLAMA2_7B, PUBLISHED, Published
 from megatron_ext.model.roofline import gemm_seconds, layer_work
-from megatron_ext.model.step_time import speed, step_time
+from megatron_ext.model.step_time import microbatch_seconds, speed, step_time
 
 SHIPPED = Path(__file__).parents[3] / "configs/runs/llama2_7b_256gpu.yaml"
 A100, H100 = GPUS["a100-80"], GPUS["h100"]
@@ -112,10 +112,23 @@ def test_gradients_hide_behind_the_backward_pass_only_where_asked() -> None:
         run_of(gpus=256),
         run_of(gpus=256, overlap_grad_reduce=False, overlap_param_gather=False),
     )
-    assert step_time(hidden, A100).data == 0
-    parameters = 6_738_415_616
+    parameters, bucket = 6_738_415_616, 256_000_000  # a million weights for each rank
     fp32_gradients_and_weights = data_parallel_seconds(exposed, A100, parameters, 4 + 2)
     assert step_time(exposed, A100).data == pytest.approx(fp32_gradients_and_weights)
+    last_bucket = data_parallel_seconds(hidden, A100, bucket, 4 + 2)
+    assert step_time(hidden, A100).data == pytest.approx(last_bucket)
+
+
+def test_a_gpu_waits_for_the_host_where_kernels_are_small() -> None:
+    run = run_of(gpus=8, tensor_model_parallel_size=8, sequence_parallel=True)
+    assert step_time(run, H100).host == 0
+    short = run.model_copy(update={"training": run.training.model_copy(update={"seq_length": 512})})
+    time = step_time(short, H100)
+    count = short.num_microbatches
+    assert time.host == pytest.approx(count * (32e-3 - microbatch_seconds(short, H100)))
+    assert time.total - time.optimizer - time.data == pytest.approx(count * 32e-3)
+    graphs = short.model_copy(update={"kernels": short.kernels.model_copy(update={"cuda_graphs": True})})
+    assert step_time(graphs, H100).host == 0
 
 
 def test_the_bubble_is_that_of_1f1b_and_shrinks_with_chunks() -> None:
