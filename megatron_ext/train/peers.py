@@ -127,8 +127,10 @@ FAILURES = (MegatronExtError, RuntimeError, ImportError, AttributeError, TypeErr
 
 
 def obstacle(peer: str, run: RunConfig) -> str | None:
-    """Why a peer cannot be timed here, known before it is tried."""
+    """Why a peer cannot be timed here, known before it is tried; the run names its device."""
     package = NEEDS.get(peer)
     if package is not None and importlib.util.find_spec(package) is None:
         return f"{package} is not installed"
+    if peer == "liger" and run.device == "cpu":
+        return "its Triton kernels need a GPU"
     return "peers run in one process" if run.launch.world_size > 1 else None

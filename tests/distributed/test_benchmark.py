@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,9 +75,11 @@ def test_two_processes_share_a_step(tmp_path: Path) -> None:
 
 
 def test_a_peer_that_fails_leaves_the_others_their_figures(tmp_path: Path) -> None:
-    result, _ = benchmark(tmp_path / "r.json", "model.qk_layernorm=true", "--peers", "megatron-core")
+    peers = ["--peers", "megatron-core", "liger"]
+    result, _ = benchmark(tmp_path / "r.json", "model.qk_layernorm=true", *peers)
     assert [one["name"] for one in result["contenders"]] == ["megatron_ext"]
     assert "peers are Llama models" in result["left_out"]["megatron-core"]
+    assert re.search("is not installed|need a GPU", result["left_out"]["liger"])
 
 
 @pytest.mark.parametrize(
