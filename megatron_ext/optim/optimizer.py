@@ -65,7 +65,17 @@ def build_optimizer(run: RunConfig, model: list[DistributedDataParallel]) -> Meg
     config.main_grads_dtype = PARAMS_DTYPE[optimizer.main_grads_dtype]
     config.exp_avg_dtype = PARAMS_DTYPE[optimizer.exp_avg_dtype]
     config.exp_avg_sq_dtype = PARAMS_DTYPE[optimizer.exp_avg_sq_dtype]
-    return get_megatron_optimizer(config, model)
+    built = get_megatron_optimizer(config, model)
+    for part in built.chained_optimizers:
+        if type(part.optimizer) is torch.optim.AdamW:
+            _fuse(part.optimizer)
+    return built
+
+
+def _fuse(adamw: torch.optim.AdamW) -> None:
+    """Let torch update in one kernel: its default on GPUs takes another 4 bytes a parameter while it works."""
+    for group in adamw.param_groups:
+        group["fused"] = True
 
 
 def set_learning_rate(optimizer: MegatronOptimizer, learning_rate: float, weight_decay: float) -> None:

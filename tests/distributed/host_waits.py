@@ -28,15 +28,12 @@ class HostWaitError(AssertionError):
 
 
 @contextlib.contextmanager
-def refused_waits(host: Callable[[torch.Tensor], bool] = lambda _: False) -> Iterator[None]:
+def refused_waits() -> Iterator[None]:
     """Raise :class:`HostWaitError` in the block at each wait for a device.
 
     Seen are operators whose result the host has to know, copies to the host, ``torch.cuda.synchronize``, and tensors
     made from Python numbers on a device, whose copy comes from pageable memory. Not seen is ``tensor.to(device)``
     without ``non_blocking``: on a CPU there is nothing to move.
-
-    Args:
-        host: whether a tensor lies in host memory on a GPU too, so that its value is free.
     """
     with contextlib.ExitStack() as stack:
         for name in COPIES_TO_HOST:
@@ -45,21 +42,17 @@ def refused_waits(host: Callable[[torch.Tensor], bool] = lambda _: False) -> Ite
         for name in FACTORIES:
             made = _on_host_only(name, getattr(torch, name))
             stack.enter_context(mock.patch.object(torch, name, made))
-        stack.enter_context(_Watch(host))
+        stack.enter_context(_Watch())
         yield
 
 
 class _Watch(TorchDispatchMode):
     """Sees every operator below autograd, of forward and backward passes."""
 
-    def __init__(self, host: Callable[[torch.Tensor], bool]) -> None:
-        super().__init__()
-        self.host = host
-
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         name = function.name()
-        if name in WAITS and not self.host(args[0]):
+        if name in WAITS:
             raise HostWaitError(name)
         if name in INDEXED and any(index is not None and index.dtype == torch.bool for index in args[1]):
             self._check_mask(name, args)

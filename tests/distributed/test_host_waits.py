@@ -58,8 +58,7 @@ def test_a_method_that_waits_is_refused(method: str) -> None:
 
 def test_what_needs_no_wait_is_not_refused() -> None:
     rows = ROWS.clone()
-    with refused_waits(host=lambda tensor: tensor is VALUE):
+    with refused_waits():
         rows[MASK] = 0.0
-        assert VALUE.item() == 1
         torch.tensor([1, 2])
     assert rows.tolist() == [[0, 0, 0], [1, 1, 1]]
