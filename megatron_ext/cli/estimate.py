@@ -24,6 +24,9 @@ from megatron_ext.model.hardware import GPUS, GPUS_PER_NODE, Gpu, find_gpu
 from megatron_ext.model.layouts import Plan, rank
 from megatron_ext.model.memory import GIB
 from megatron_ext.model.published import PUBLISHED, SOURCES, Published
+from megatron_ext.utils.console import get_logger
+
+logger = get_logger(__name__)
 
 WIDTH = 120  # where there is no terminal: every row in one line
 ALIKE = 0.25  # relative difference in parameters up to which a published speed is shown beside a run
@@ -59,6 +62,10 @@ def run(arguments: argparse.Namespace) -> int:
     gpu = find_gpu(arguments.gpu)
     files, overrides = split_sources(arguments.sources)
     config = load_run_config(files, [*overrides, *_launch(arguments.gpus)])
+    if config.training.precision == "fp32" or config.training.fp8 is not None:
+        logger.warning(
+            "products are estimated in 16 bits: fp32 is slower, and fp8 faster, than what is shown"
+        )
     plan = Plan.of(config, gpu)
     print_plan(config)
     console.print(_step(plan, gpu))
@@ -98,10 +105,10 @@ def _step(plan: Plan, gpu: Gpu) -> Table:
     return table
 
 
-def _ranking(plans: list[Plan], config: RunConfig, gpu: Gpu) -> Table:
+def _ranking(plans: list[Plan], config: RunConfig, gpu: Gpu) -> Table | str:
     title = f"fastest layouts on {config.launch.world_size} × {gpu.name}"
     if not plans:
-        return table_of(f"{title}: none fits; take more GPUs or larger ones")
+        return f"{title}: none fits; take more GPUs or larger ones, or smaller states (optimizer.exp_avg_dtype …)"
     table = table_of(
         title, "", "layout", "micro-batch", "recomputed", "GiB", "tokens/s/GPU", "MFU", "waiting"
     )

@@ -179,6 +179,18 @@ def test_the_shipped_run_is_the_winner_of_its_own_ranking() -> None:
     assert expected > 3760  # PyTorch FSDP's on 128 A100
 
 
+def test_one_gpu_may_hold_small_states_and_graphs_may_be_ranked() -> None:
+    run = run_of(gpus=1)
+    small = {"main_grads_dtype": "bf16", "exp_avg_dtype": "bf16", "exp_avg_sq_dtype": "bf16"}
+    optimizer = run.optimizer.model_copy(update={**small, "store_param_remainders": True})
+    best = rank(run.model_copy(update={"optimizer": optimizer}), H100, count=1)[0]
+    assert best.run.parallel.use_distributed_optimizer
+    graphs = run_of(gpus=8).kernels.model_copy(update={"cuda_graphs": True})
+    best = rank(run_of(gpus=8).model_copy(update={"kernels": graphs}), H100, count=1)[0]
+    assert best.run.kernels.cuda_graphs
+    assert not best.run.parallel.overlap_param_gather
+
+
 def test_a_model_that_fits_nowhere_has_no_layout() -> None:
     assert rank(run_of(gpus=1), GPUS["a100-40"]) == []
 
