@@ -18,15 +18,17 @@ OPTIMIZER = "optimizer step"
 COMMUNICATION = "exposed communication"
 ELSE = "elementwise"
 REMAINDER = "remainder"
-# First match wins. Names of cuBLAS, CUTLASS, flash-attn, cuDNN, Triton, NCCL and aten.
+# First match wins. Names of cuBLAS, CUTLASS, flash-attn, cuDNN, Triton, NCCL and aten; torch.compile calls a kernel of
+# pointwise operations and reductions by all that it touches, such as the output of an attention.
 PARTS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (part, re.compile(pattern, re.IGNORECASE))
     for part, pattern in (
+        (ELSE, r"^triton_(poi|red|per)_"),
         (COMMUNICATION, r"nccl|gloo|c10d|all_?reduce|all_?gather|reduce_?scatter"),
         ("attention", r"flash|fmha|attention|sdpa|\bmha"),
         (
             "GEMM",
-            r"gemm|cutlass|cublas|nvjet|xmma|aten::(matmul|linear|mm|addmm|bmm|baddbmm|_addmm)|mkldnn_linear",
+            r"gemm|^triton_tem_|cutlass|cublas|nvjet|xmma|aten::(matmul|linear|mm|addmm|bmm|baddbmm|_addmm)|mkldnn_linear",
         ),
         (OPTIMIZER, r"adam|multi_tensor"),
     )
