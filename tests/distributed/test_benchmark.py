@@ -60,7 +60,6 @@ def test_ours_beside_peers(tmp_path: Path) -> None:
         assert one["mfu"] is None
         assert {"GEMM", "elementwise", "optimizer step", "remainder"} <= set(one["parts"])
         assert all(seconds > 0 for seconds in one["parts"].values())
-        assert sum(one["parts"].values()) > 0.5 * one["best_seconds"]  # a whole step's, under the profiler
     assert {"attention"} <= set(contenders[0]["parts"])
     assert result["config"]["training"]["global_batch_size"] == 2
 

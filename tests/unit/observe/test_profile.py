@@ -67,9 +67,10 @@ def test_all_inside_an_update_is_the_optimizer_s_and_parts_are_sorted() -> None:
 
 
 def test_what_no_operator_takes_is_the_remainder() -> None:
-    parts = profile_parts(lambda: time.sleep(0.05), lambda: time.sleep(0.01))
+    start = time.perf_counter()
+    parts = profile_parts(lambda: time.sleep(0.05), lambda: None)
     assert parts.keys() == {REMAINDER}
-    assert parts[REMAINDER] == pytest.approx(0.06, abs=0.03)
+    assert 0.05 <= parts[REMAINDER] < time.perf_counter() - start
 
 
 def test_real_work_on_this_machine() -> None:
