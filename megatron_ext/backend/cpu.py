@@ -1,8 +1,8 @@
 """The CPU over gloo: the same training code as on GPUs, in real processes."""
 
 import platform
-import resource
 import time
+from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -36,15 +36,18 @@ class CpuBackend:
         """Nothing is queued."""
 
     def peak_memory_bytes(self) -> int:
-        """Largest resident set (Linux counts it in KiB)."""
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
+        """Largest resident set since :meth:`reset_peak_memory` (proc_pid_status(5): VmHWM, in KiB)."""
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        peak = next(line for line in lines if line.startswith("VmHWM:"))
+        return int(peak.split()[1]) * KIBIBYTE
 
     def host_clock(self) -> float:
         """What this thread has computed, the backward pass too: other work on the machine does not count."""
         return time.thread_time()
 
     def reset_peak_memory(self) -> None:
-        """Linux keeps the largest resident set of a process for as long as it lives."""
+        """Let Linux forget the largest resident set so far (proc_pid_clear_refs(5))."""
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
     def recorder(self) -> NoReturn:
         """A CPU has no graphs.

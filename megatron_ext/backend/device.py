@@ -55,13 +55,13 @@ class Backend(Protocol):
         """Wait until queued work is done, so that a clock can be read."""
 
     def peak_memory_bytes(self) -> int:
-        """Largest memory this process has held."""
+        """Largest memory this process has held since the peak was reset."""
 
     def host_clock(self) -> float:
         """Seconds by which the host's own work is timed."""
 
     def reset_peak_memory(self) -> None:
-        """Give back what is cached and start to look for the largest anew, where the system can."""
+        """Give back what is cached and start to look for the largest anew."""
 
     def recorder(self) -> Recorder:
         """What records a step as a graph.

@@ -14,29 +14,36 @@ import argparse
 import dataclasses
 import json
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from megatron_ext.cli.plan import table_of
+from megatron_ext.cli.benchmark_tables import contenders_table, overhead_table
 from megatron_ext.config.load import load_run_config, split_sources
 from megatron_ext.config.rules import check
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.errors import ConfigError
 from megatron_ext.launch.environment import ProcessEnvironment
 from megatron_ext.model.hardware import GPUS, find_gpu
-from megatron_ext.model.memory import GIB, estimate
 from megatron_ext.model.step_time import microbatch_seconds
 from megatron_ext.utils.atomic import write_text
 from megatron_ext.utils.console import get_logger
+from megatron_ext.utils.provenance import provenance
 
 MODELS = Path("configs/models")
-OUTPUT = Path("benchmarks/results/training.json")
+OUTPUT, OVERHEAD_OUTPUT = (Path(f"benchmarks/results/{name}.json") for name in ("training", "host_overhead"))
 PEERS = ("megatron-core", "transformers", "transformers-compiled", "liger")
 WIDTH = 120  # where there is no terminal
-GOAL = 0.25  # of a GPU's time on a micro-batch, that the host may take to issue it
+PACKAGES = (
+    "torch",
+    "triton",
+    "megatron-core",
+    "transformers",
+    "liger-kernel",
+    "flash-attn",
+    "transformer-engine",
+)
 
 logger = get_logger(__name__)
 
@@ -69,7 +76,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gpu", default="h100", help=f"for --host-overhead, one of {', '.join(GPUS)} (default: h100)"
     )
     parser.add_argument(
-        "--output", type=Path, default=OUTPUT, metavar="FILE", help=f"JSON (default: {OUTPUT})"
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help=f"JSON (default: {OUTPUT}, of --host-overhead {OVERHEAD_OUTPUT})",
     )
 
 
@@ -85,49 +95,59 @@ def run(arguments: argparse.Namespace) -> int:
 
     backend = select_backend(config.device, environment.local_rank, environment.local_world_size)
     start_processes(config, environment, backend)
-    result: dict[str, Any] = {"config": config.model_dump(mode="json"), "device": backend.device_name()}
+    config = config.model_copy(update={"device": backend.device.type})  # no longer "auto"
+    result: dict[str, Any] = {
+        **provenance("tools/benchmark_training.py", PACKAGES),
+        "device": backend.device_name(),
+        "config": config.model_dump(mode="json"),
+    }
     if arguments.host_overhead:
         overhead = host_overhead(config, backend)
         estimated = microbatch_seconds(_on_gpu(config), gpu)
         result["host_overhead"] = dataclasses.asdict(overhead) | {"gpu": gpu.name, "gpu_seconds": estimated}
-        lines = _overhead_table(result["host_overhead"])
+        lines = overhead_table(result["host_overhead"])
     else:
-        result["contenders"] = _contenders(arguments, config, backend)
-        lines = _table(result["contenders"], config)
+        result["contenders"], result["left_out"] = _contenders(arguments, config, backend)
+        lines = contenders_table(result["contenders"], config)
     if environment.rank == 0:
         Console(soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH).print(lines)
-        result["torch"] = version("torch")
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        write_text(arguments.output, json.dumps(result, indent=2) + "\n")
-        logger.info(f"written to {arguments.output}")
+        output: Path = arguments.output or (OVERHEAD_OUTPUT if arguments.host_overhead else OUTPUT)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(output, json.dumps(result, indent=2) + "\n")
+        logger.info(f"written to {output}")
     return 0
 
 
-def _contenders(arguments: argparse.Namespace, config: RunConfig, backend: Any) -> list[dict[str, Any]]:
-    """Ours, also in graphs where the run has them, then the peers that are installed, one after the other."""
+def _contenders(
+    arguments: argparse.Namespace, config: RunConfig, backend: Any
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Ours, also in graphs where the run has them, then the peers one after the other; why others are left out."""
     from megatron_ext.train import benchmark, peers  # noqa: PLC0415
 
     batches = benchmark.synthetic_batches(config)
     plain = benchmark.with_graphs(config, cuda_graphs=False)
-    builders: dict[str, Any] = {benchmark.OURS: benchmark.training_step}
+    times = {"warmup": arguments.warmup, "steps": arguments.steps}
+
+    def measured(name: str, run: RunConfig, build: Any) -> dict[str, Any]:
+        return dataclasses.asdict(
+            benchmark.measure(name, run, backend, build(run, backend, batches), **times)
+        )
+
+    found = [measured(benchmark.OURS, plain, benchmark.training_step)]
     if config.kernels.cuda_graphs:
-        builders[benchmark.OURS_IN_GRAPHS] = benchmark.training_step
+        found.append(measured(benchmark.OURS_IN_GRAPHS, config, benchmark.training_step))
+    left_out = {}
     for name in (name for name in peers.PEERS if name in arguments.peers):
-        package = peers.missing_package(name)
-        if package is not None:
-            logger.warning(f"{name} is left out: {package} is not installed")
-        elif config.launch.world_size > 1:
-            logger.warning(f"{name} is left out: peers run in one process")
-        else:
-            builders[name] = peers.PEERS[name]
-    measured = []
-    for name, build in builders.items():
-        run = config if name == benchmark.OURS_IN_GRAPHS else plain
-        step = build(run, backend, batches)
-        times = {"warmup": arguments.warmup, "steps": arguments.steps}
-        measured.append(dataclasses.asdict(benchmark.measure(name, run, backend, step, **times)))
-        del step
-    return measured
+        reason = peers.obstacle(name, config)
+        if reason is None:
+            try:
+                found.append(measured(name, plain, peers.PEERS[name]))
+            except peers.FAILURES as error:
+                reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        if reason is not None:
+            logger.warning(f"{name} is left out: {reason}")
+            left_out[name] = reason
+    return found, left_out
 
 
 def _config(arguments: argparse.Namespace, environment: ProcessEnvironment) -> RunConfig:
@@ -173,49 +193,3 @@ def _on_gpu(config: RunConfig) -> RunConfig:
     """The same run as a GPU trains it, wherever its host time was measured."""
     training = config.training.model_copy(update={"precision": "bf16"})
     return config.model_copy(update={"device": "auto", "training": training})
-
-
-def _table(contenders: list[dict[str, Any]], config: RunConfig) -> Any:
-    training = config.training
-    title = (
-        f"{config.model.num_layers} layers, {training.micro_batch_size} × {training.seq_length} tokens, "
-        f"{config.num_microbatches} micro-batches, {config.launch.world_size} processes"
-    )
-    table = table_of(title, "", *(one["name"] for one in contenders))
-    rows: dict[str, list[str]] = {
-        "tokens/s of each device": [f"{one['tokens_per_second_per_gpu']:,.0f}" for one in contenders],
-        "step, median / best, s": [f"{one['seconds']:.4f} / {one['best_seconds']:.4f}" for one in contenders],
-        "TFLOP/s, full / causal": [_pair(one["tflops"], "{:.3g}") for one in contenders],
-        "MFU, full / causal": [_pair(one["mfu"], "{:.1%}") for one in contenders],
-        "peak memory, GiB": [f"{one['peak_memory_bytes'] / GIB:.2f}" for one in contenders],
-    }
-    for part in dict.fromkeys(part for one in contenders for part in one["parts"]):
-        rows[f"  {part}"] = [_share(one["parts"], part) for one in contenders]
-    for name, values in rows.items():
-        table.add_row(name, *values)
-    table.add_row(
-        "estimated memory, GiB", f"{estimate(config).total / GIB:.2f}", *[""] * (len(contenders) - 1)
-    )
-    return table
-
-
-def _overhead_table(overhead: dict[str, Any]) -> Any:
-    table = table_of("issuing one micro-batch, forward and backward", "", "")
-    share = overhead["seconds"] / overhead["gpu_seconds"]
-    table.add_row("host, ms a layer", f"{overhead['seconds_per_layer'] * 1e3:.3f}")
-    table.add_row(f"host, ms for {overhead['num_layers']} layers", f"{overhead['seconds'] * 1e3:.2f}")
-    table.add_row(f"{overhead['gpu']}, ms, estimated", f"{overhead['gpu_seconds'] * 1e3:.1f}")
-    table.add_row(
-        "host's share", f"{share:.1%} ({'under' if share < GOAL else 'over'} the goal of {GOAL:.0%})"
-    )
-    return table
-
-
-def _pair(values: dict[str, float] | None, form: str) -> str:
-    return (
-        "unknown" if values is None else " / ".join(form.format(values[name]) for name in ("full", "causal"))
-    )
-
-
-def _share(parts: dict[str, float], part: str) -> str:
-    return f"{parts[part]:.4f} s, {parts[part] / sum(parts.values()):.0%}" if part in parts else ""

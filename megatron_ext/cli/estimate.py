@@ -22,11 +22,15 @@ from megatron_ext.cli.trace import trace_tables
 from megatron_ext.config.load import load_run_config, split_sources
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.errors import ConfigError
+from megatron_ext.model.calibration import held_out_error
 from megatron_ext.model.flops import num_parameters
 from megatron_ext.model.hardware import GPUS, GPUS_PER_NODE, Gpu, find_gpu
 from megatron_ext.model.layouts import Plan, rank
 from megatron_ext.model.memory import GIB
-from megatron_ext.model.published import PUBLISHED, Published
+from megatron_ext.model.published import PUBLISHED, SOURCES, Published
+from megatron_ext.utils.console import get_logger
+
+logger = get_logger(__name__)
 
 WIDTH = 120  # where there is no terminal: every row in one line
 ALIKE = 0.25  # relative difference in parameters up to which a published speed is shown beside a run
@@ -56,12 +60,17 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
     if arguments.check:
         console.print(_published(PUBLISHED, "published speeds and the model's"))
-        console.print(_mean_errors())
+        console.print(_errors())
+        console.print(_sources())
         if not arguments.sources:
             return 0
     gpu = find_gpu(arguments.gpu)
     files, overrides = split_sources(arguments.sources)
     config = load_run_config(files, [*overrides, *_launch(arguments.gpus)])
+    if config.training.precision == "fp32" or config.training.fp8 is not None:
+        logger.warning(
+            "products are estimated in 16 bits: fp32 is slower, and fp8 faster, than what is shown"
+        )
     plan = Plan.of(config, gpu)
     print_plan(config)
     console.print(_step(plan, gpu))
@@ -94,8 +103,8 @@ def _step(plan: Plan, gpu: Gpu) -> Table:
     """Where the step's seconds go."""
     table = table_of(f"one step on {gpu.name}, estimated", "part", "seconds", "share")
     for name, seconds in plan.time.rows():
-        table.add_row(name, f"{seconds:,.3f}", f"{seconds / plan.time.total:.1%}")
-    table.add_row("total", f"{plan.time.total:,.3f}", "")
+        table.add_row(name, f"{seconds:,.4f}", f"{seconds / plan.time.total:.1%}")
+    table.add_row("total", f"{plan.time.total:,.4f}", "")
     rate = plan.speed
     table.add_row("tokens/s of each GPU", f"{rate.tokens_per_second_per_gpu:,.0f}", "")
     table.add_row("MFU, full / causal attention", f"{rate.mfu:.1%} / {rate.causal_mfu:.1%}", "")
@@ -104,16 +113,16 @@ def _step(plan: Plan, gpu: Gpu) -> Table:
     return table
 
 
-def _ranking(plans: list[Plan], config: RunConfig, gpu: Gpu) -> Table:
+def _ranking(plans: list[Plan], config: RunConfig, gpu: Gpu) -> Table | str:
     title = f"fastest layouts on {config.launch.world_size} × {gpu.name}"
     if not plans:
-        return table_of(f"{title}: none fits; take more GPUs or larger ones")
+        return f"{title}: none fits; take more GPUs or larger ones, or smaller states (optimizer.exp_avg_dtype …)"
     table = table_of(
-        title, "", "layout", "micro-batch", "recomputed", "GiB", "tokens/s/GPU", "MFU", "bubble, traffic"
+        title, "", "layout", "micro-batch", "recomputed", "GiB", "tokens/s/GPU", "MFU", "waiting"
     )
     for number, plan in enumerate(plans, start=1):
         time = plan.time
-        waiting = time.tensor + time.context + time.pipeline + time.data + time.bubble
+        waiting = time.tensor + time.context + time.pipeline + time.data + time.host + time.bubble
         table.add_row(
             str(number),
             plan.layout,
@@ -133,7 +142,7 @@ def _alike(row: Published, config: RunConfig, gpu: Gpu) -> bool:
 
 
 def _published(rows: tuple[Published, ...] | list[Published], title: str) -> Table:
-    table = table_of(title, "who", "GPUs", "sequence", "published", "model", "error")
+    table = table_of(title, "who", "GPUs", "sequence", "published", "model", "error", "fitted to others")
     for row in rows:
         table.add_row(
             row.who,
@@ -141,20 +150,38 @@ def _published(rows: tuple[Published, ...] | list[Published], title: str) -> Tab
             f"{row.micro_batch_size} × {row.seq_length}",
             f"{row.tokens_per_second_per_gpu:,.0f}",
             f"{row.estimate():,.0f}",
-            f"{row.error:+.1%}",
+            f"{row.error():+.1%}",
+            f"{held_out_error(row):+.1%}",
         )
     return table
 
 
-def _mean_errors() -> Table:
-    table = table_of("errors", "kind", "mean", "mean of absolute values", "largest")
+def _errors() -> Table:
+    """Of each kind of GPU, on the rows its constant was fitted to and on those of code bases it was not."""
+    table = table_of(
+        "errors: one constant of each kind of GPU is fitted to the rows above, or to other code bases' alone",
+        "kind", "rows", "fitted to", "mean", "mean of absolute values", "largest",
+    )  # fmt: skip
     for kind, prefix in (("A100", "a"), ("H100 and H200", "h")):
-        errors = [row.error for row in PUBLISHED if row.gpu.startswith(prefix)]
-        absolute = [abs(error) for error in errors]
-        table.add_row(
-            kind,
-            f"{sum(errors) / len(errors):+.1%}",
-            f"{sum(absolute) / len(absolute):.1%}",
-            f"{max(absolute):.1%}",
-        )
+        rows = [row for row in PUBLISHED if row.gpu.startswith(prefix)]
+        for fit, errors in (
+            ("these rows", [row.error() for row in rows]),
+            ("other code bases", [held_out_error(row) for row in rows]),
+        ):
+            absolute = [abs(error) for error in errors]
+            table.add_row(
+                kind,
+                str(len(rows)),
+                fit,
+                f"{sum(errors) / len(errors):+.1%}",
+                f"{sum(absolute) / len(absolute):.1%}",
+                f"{max(absolute):.1%}",
+            )
+    return table
+
+
+def _sources() -> Table:
+    table = table_of("sources", "who", "where")
+    for name, source in SOURCES.items():
+        table.add_row(name, source)
     return table

@@ -131,7 +131,8 @@ def chunks_in_flight(run: RunConfig, stage: int) -> int:
 def activation_bytes(run: RunConfig, stage: int) -> int:
     """Bytes kept on one device of a pipeline stage, over all micro-batches in flight.
 
-    Recomputing a group of layers adds the working set of the group that the backward pass is at.
+    Recomputing a group of layers adds the working set of the group that the backward pass is at. What a chunk has
+    handed on to the next stage stays as well (``deallocate_pipeline_outputs`` is off), but for the last one's loss.
     """
     model, parallel, precision = run.model, run.parallel, run.training.precision
     whole = bytes_per_token(model, parallel, precision, kernels_of(run))
@@ -139,9 +140,12 @@ def activation_bytes(run: RunConfig, stage: int) -> int:
     group = 1 if parallel.recompute_method == "block" else min(layers, parallel.recompute_num_layers or 1)
     checkpoints = -(-again // group) * checkpoint_bytes_per_token(model, parallel, precision)
     kept = (layers - again) * whole + checkpoints
+    last = stage == parallel.pipeline_model_parallel_size - 1
+    if not last or parallel.chunks_per_stage > 1:
+        kept += checkpoint_bytes_per_token(model, parallel, precision)
     working = group * whole if again else 0.0
     head = 0.0
-    if stage == parallel.pipeline_model_parallel_size - 1:  # input and output of the final norm (section 4.3)
+    if last:  # input and output of the final norm (section 4.3)
         head = (
             (3 if kernels_of(run) == "plain" else 2)
             * model.hidden_size

@@ -97,11 +97,13 @@ def _sizes(run: RunConfig) -> Iterator[tuple[dict[str, Any], int]]:
                         continue
                     for micro_batch_size in MICRO_BATCH_SIZES:
                         if run.training.global_batch_size % (micro_batch_size * copies) == 0:
-                            yield _parallel(tensor, pipeline, virtual, context, copies), micro_batch_size
+                            sizes = _parallel(run, tensor, pipeline, virtual, context)
+                            yield sizes, micro_batch_size
 
 
-def _parallel(tensor: int, pipeline: int, virtual: int, context: int, copies: int) -> dict[str, Any]:
-    shared = copies * context > 1
+def _parallel(run: RunConfig, tensor: int, pipeline: int, virtual: int, context: int) -> dict[str, Any]:
+    """The keys of a layout; states are shared where ranks can, and communication overlaps where a graph allows it."""
+    shared = run.launch.world_size > tensor * pipeline
     return {
         "tensor_model_parallel_size": tensor,
         "pipeline_model_parallel_size": pipeline,
@@ -110,9 +112,9 @@ def _parallel(tensor: int, pipeline: int, virtual: int, context: int, copies: in
         "num_layers_in_last_pipeline_stage": None,
         "context_parallel_size": context,
         "sequence_parallel": tensor > 1,
-        "use_distributed_optimizer": shared,
+        "use_distributed_optimizer": shared or run.parallel.use_distributed_optimizer,
         "overlap_grad_reduce": shared,
-        "overlap_param_gather": shared,
+        "overlap_param_gather": shared and not run.kernels.cuda_graphs,
     }
 
 

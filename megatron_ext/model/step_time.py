@@ -1,6 +1,6 @@
 """Seconds of one optimizer step, by where they go, and the tokens/s that follow. No torch here.
 
-Left out: the input pipeline, checkpoints, stragglers, and launches, which large kernels outlast.
+Left out: the input pipeline, checkpoints, stragglers.
 """
 
 from dataclasses import dataclass, fields
@@ -26,6 +26,12 @@ from megatron_ext.model.roofline import (
     memory_seconds,
 )
 
+# To issue a layer's forward and backward passes, whatever its size (benchmarks/results/host_overhead.json); a graph
+# needs none of it.
+HOST_SECONDS_PER_LAYER = 1.0e-3
+# Weights whose gradients are reduced together (megatron-core's DistributedDataParallel); the last hide behind nothing.
+BUCKET, BUCKET_OF_EACH_RANK = 40_000_000, 1_000_000
+
 
 @dataclass(frozen=True)
 class StepTime:
@@ -37,6 +43,7 @@ class StepTime:
         elementwise: norms, RoPE, SwiGLU, residuals, cross entropy, adding up gradients.
         recompute: forward work that is done again.
         tensor, context, pipeline, data: communication of each kind of parallelism.
+        host: waiting for kernels to be issued, where they are too small to outlast that.
         bubble: waiting for other stages to fill and drain.
         optimizer: gradient norm and update.
     """
@@ -49,6 +56,7 @@ class StepTime:
     context: float
     pipeline: float
     data: float
+    host: float
     bubble: float
     optimizer: float
 
@@ -77,8 +85,8 @@ def step_time(run: RunConfig, gpu: Gpu) -> StepTime:
 
 
 def microbatch_seconds(run: RunConfig, gpu: Gpu) -> float:
-    """Forward and backward of one micro-batch on the slowest stage."""
-    return _slowest_stage(run, gpu).microbatch
+    """Forward and backward of one micro-batch on the slowest stage, if the host issues it in time."""
+    return _slowest_stage(run, gpu).busy
 
 
 def speed(run: RunConfig, gpu: Gpu, seconds: float) -> Speed:
@@ -117,7 +125,10 @@ class _StageTime:
         self.context = (2 * layers + again) * context_parallel_seconds(run, gpu)
         self.pipeline = 2 * virtual * pipeline_seconds(run, gpu)
         work = self.forward.total + self.backward.total + self.recompute
-        self.microbatch = work + self.tensor + self.context + self.pipeline
+        self.busy = work + self.tensor + self.context + self.pipeline
+        issued = 0.0 if run.kernels.cuda_graphs else layers * HOST_SECONDS_PER_LAYER
+        self.host = max(0.0, issued - self.busy)
+        self.microbatch = self.busy + self.host
 
     def step(self) -> StepTime:
         """All micro-batches, filling and draining the pipeline, data parallelism and the update."""
@@ -132,6 +143,7 @@ class _StageTime:
             context=self.context * count,
             pipeline=self.pipeline * count,
             data=self._data_parallel(),
+            host=self.host * count,
             # (p - 1) / v of a micro-batch: Narayanan et al., arXiv 2104.04473, section 2.2
             bubble=(stages - 1) / self.virtual * self.microbatch,
             optimizer=self._optimizer(),
@@ -144,9 +156,13 @@ class _StageTime:
         gather = data_parallel_seconds(self.run, self.gpu, self.parameters, self.states.weight)
         if not parallel.use_distributed_optimizer:
             reduce, gather = 2 * reduce, 0.0  # one all-reduce
-        behind_backward = self.backward.total + self.recompute if parallel.overlap_grad_reduce else 0.0
-        behind_forward = self.forward.total if parallel.overlap_param_gather else 0.0
-        return max(0.0, reduce - behind_backward) + max(0.0, gather - behind_forward)
+        ranks = self.run.data_parallel_size * parallel.context_parallel_size
+        bucket = min(1.0, max(BUCKET, BUCKET_OF_EACH_RANK * ranks) / self.parameters)
+        if parallel.overlap_grad_reduce:
+            reduce = max(bucket * reduce, reduce - self.backward.total - self.recompute)
+        if parallel.overlap_param_gather:
+            gather = max(bucket * gather, gather - self.forward.total)
+        return reduce + gather
 
     def _optimizer(self) -> float:
         """Reads the gradient twice (its norm, the update), reads and writes its states, writes the weight."""

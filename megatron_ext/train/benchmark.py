@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import torch
+import torch.distributed as dist
 
 from megatron_ext.backend.device import Backend
 from megatron_ext.config.sections import RunConfig
@@ -21,9 +23,9 @@ from megatron_ext.train.step import train_step
 
 OURS, OURS_IN_GRAPHS = "megatron_ext", "megatron_ext, CUDA graphs"
 Step = Callable[[], object]
-SMALL = {"hidden_size": 64, "ffn_hidden_size": 128, "num_attention_heads": 4, "num_query_groups": 4}
-"""A layer whose computation takes no time to speak of: what is left is the host's work."""
-SMALL_SEQ, SMALL_VOCAB, MANY = 16, 128, 9
+HEADS, HEAD_SIZE, SMALL_SEQ, SMALL_VOCAB = 4, 16, 16, 128
+"""Of a process whose computation takes no time to speak of: what is left is the host's work."""
+MANY = 9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,12 +113,12 @@ def measure(
 
 @dataclasses.dataclass(frozen=True)
 class HostOverhead:
-    """Time to issue one micro-batch, forward and backward, whatever its size.
+    """Time to issue one micro-batch, forward and backward, whatever its size, in the process that takes longest.
 
     Attributes:
-        seconds: of the whole model.
+        seconds: of its pipeline stage.
         seconds_per_layer: what each layer adds.
-        num_layers: of the whole model.
+        num_layers: of its pipeline stage.
     """
 
     seconds: float
@@ -127,25 +129,59 @@ class HostOverhead:
 def host_overhead(run: RunConfig, backend: Backend, repeats: int = 3) -> HostOverhead:
     """Measure with shapes so small that computing them takes no time to speak of.
 
-    A step of many micro-batches less a step of one leaves forward and backward passes alone; a deep model less one of a
-    single layer leaves layers alone. Each is the best of ``repeats``.
+    A step of many micro-batches less one of few leaves forward and backward passes alone; a deep model less one of a
+    single layer in each part of a stage leaves layers alone. Each is the best of ``repeats``.
     """
-    deep = _issue_seconds(run, run.model.num_layers, backend, repeats)
-    shallow = _issue_seconds(run, 1, backend, repeats)
-    per_layer = (deep - shallow) / max(1, run.model.num_layers - 1)
-    return HostOverhead(deep, per_layer, run.model.num_layers)
+    parallel = run.parallel
+    stages, chunks = parallel.pipeline_model_parallel_size, parallel.chunks_per_stage
+    even = {"num_layers_in_first_pipeline_stage": None, "num_layers_in_last_pipeline_stage": None}
+    deep = _issue_seconds(run, backend, repeats)
+    shallow_run = run.model_copy(
+        update={
+            "model": run.model.model_copy(update={"num_layers": stages * chunks}),
+            "parallel": parallel.model_copy(update=even),
+        }
+    )
+    shallow = _issue_seconds(shallow_run, backend, repeats)
+    layers = max(parallel.stage_layers(run.model.num_layers))
+    slowest = torch.tensor(
+        [deep, (deep - shallow) / max(1, layers - chunks)], dtype=torch.float64, device=backend.device
+    )
+    dist.all_reduce(slowest, dist.ReduceOp.MAX)
+    seconds, per_layer = slowest.tolist()
+    return HostOverhead(seconds, per_layer, layers)
 
 
-def _issue_seconds(run: RunConfig, num_layers: int, backend: Backend, repeats: int) -> float:
-    model = run.model.model_copy(
-        update={**SMALL, "num_layers": num_layers, "kv_channels": None, "vocab_size": SMALL_VOCAB}
+def _small(run: RunConfig) -> RunConfig:
+    """The same layers and layout, in a size that every layout divides; few KV groups stay fewer than heads."""
+    parallel = run.parallel
+    heads = HEADS * parallel.tensor_model_parallel_size
+    grouped = run.model.query_groups < run.model.num_attention_heads
+    shape = {
+        "hidden_size": heads * HEAD_SIZE,
+        "ffn_hidden_size": 2 * heads * HEAD_SIZE,
+        "num_attention_heads": heads,
+        "num_query_groups": heads // HEADS if grouped else heads,
+        "kv_channels": None,
+        "vocab_size": SMALL_VOCAB,
+    }
+    batch = {
+        "seq_length": SMALL_SEQ * parallel.context_parallel_size,
+        "micro_batch_size": 1,
+        "global_batch_size": MANY * parallel.pipeline_model_parallel_size * run.data_parallel_size,
+    }
+    return run.model_copy(
+        update={
+            "model": run.model.model_copy(update=shape),
+            "training": run.training.model_copy(update=batch),
+        }
     )
-    copies = run.data_parallel_size
-    training = run.training.model_copy(
-        update={"seq_length": SMALL_SEQ, "micro_batch_size": 1, "global_batch_size": MANY * copies}
-    )
-    small = run.model_copy(update={"model": model, "training": training})
+
+
+def _issue_seconds(run: RunConfig, backend: Backend, repeats: int) -> float:
+    small = _small(run)
     batches = synthetic_batches(small)
+    few, many = len(batches) // MANY, len(batches)  # interleaved stages take a multiple of their number
     trained, optimizer, graphs = build_trainable(small, backend)
 
     def issued(count: int) -> float:
@@ -159,8 +195,8 @@ def _issue_seconds(run: RunConfig, num_layers: int, backend: Backend, repeats: i
         return min(issued(count) for _ in range(repeats))
 
     for _ in range(max(repeats, WARMUP_STEPS)):
-        issued(MANY)
-    return (seconds(MANY) - seconds(1)) / (MANY - 1)
+        issued(many)
+    return (seconds(many) - seconds(few)) / (many - few)
 
 
 def _timed(step: Step, backend: Backend) -> float:

@@ -1,11 +1,12 @@
 """A micro-batch on its device: copied as it is on disk, widened and split there."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from megatron.core import parallel_state
 
+from megatron_ext.backend.transfer import transfer
 from megatron_ext.data.loader import MicroBatch
 from megatron_ext.kernels.attention.context_parallel import own_chunks
 from megatron_ext.kernels.attention.documents import Documents
@@ -57,20 +58,6 @@ class DeviceBatch:
             labels=_own_part(tokens[:, 1:]),
             loss_mask=None if self.loss_mask is None else _own_part(self.loss_mask),
         )
-
-
-def transfer(array: Any, device: torch.device) -> torch.Tensor:
-    """A numpy array's copy on ``device``; nothing is waited for."""
-    return pinned(array, device).to(device, non_blocking=True)
-
-
-def pinned(array: Any, device: torch.device) -> torch.Tensor:
-    """A numpy array as a tensor that can be copied to ``device`` without waiting.
-
-    From pageable memory a copy of more than 64 KiB would wait for all that is queued.
-    """
-    host = torch.from_numpy(array)
-    return host.pin_memory() if device.type == "cuda" else host
 
 
 def _own_part(rows: torch.Tensor) -> torch.Tensor:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import torch
 
 from megatron_ext.backend.device import Recorder
+from megatron_ext.backend.transfer import pinned
 from megatron_ext.data.loader import MicroBatch
 from megatron_ext.errors import TrainingError
-from megatron_ext.train.device_batch import DeviceBatch, pinned
+from megatron_ext.train.device_batch import DeviceBatch
 from megatron_ext.utils.console import get_logger
 
 WARMUP_STEPS = 3

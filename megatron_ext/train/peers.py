@@ -19,7 +19,7 @@ from megatron_ext.backend.device import Backend
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.convert.llama import LLAMA
 from megatron_ext.data.loader import MicroBatch
-from megatron_ext.errors import ConfigError
+from megatron_ext.errors import ConfigError, MegatronExtError
 from megatron_ext.kernels.rms_norm import RMSNorm
 from megatron_ext.model.transformer import PARAMS_DTYPE
 from megatron_ext.train.benchmark import Step, training_step
@@ -122,7 +122,15 @@ PEERS: dict[str, Callable[[RunConfig, Backend, list[MicroBatch]], Step]] = {
 NEEDS = {"transformers": "transformers", "transformers-compiled": "transformers", "liger": "liger_kernel"}
 
 
-def missing_package(peer: str) -> str | None:
-    """What has to be installed for a peer and is not."""
+FAILURES = (MegatronExtError, RuntimeError, ImportError, AttributeError, TypeError, ValueError)
+"""What other people's code raises where memory, a version or a shape does not fit; torch's own are RuntimeErrors."""
+
+
+def obstacle(peer: str, run: RunConfig) -> str | None:
+    """Why a peer cannot be timed here, known before it is tried; the run names its device."""
     package = NEEDS.get(peer)
-    return package if package is not None and importlib.util.find_spec(package) is None else None
+    if package is not None and importlib.util.find_spec(package) is None:
+        return f"{package} is not installed"
+    if peer == "liger" and run.device == "cpu":
+        return "its Triton kernels need a GPU"
+    return "peers run in one process" if run.launch.world_size > 1 else None

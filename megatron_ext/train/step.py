@@ -14,12 +14,13 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.utils import get_model_config
 from numpy.typing import NDArray
 
+from megatron_ext.backend.transfer import transfer
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.data.loader import MicroBatch
 from megatron_ext.observe.profile import update_mark
 from megatron_ext.optim.optimizer import set_learning_rate, step
 from megatron_ext.optim.schedule import learning_rate
-from megatron_ext.train.device_batch import DeviceBatch, transfer
+from megatron_ext.train.device_batch import DeviceBatch
 from megatron_ext.train.gradients import GradientReduction, forget_gradients
 from megatron_ext.train.graphs import StepGraphs
 

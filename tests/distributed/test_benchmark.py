@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--model", "tiny", "--seq-length", "32", "--steps", "2", "--warmup", "1"]
@@ -45,6 +47,9 @@ def test_ours_beside_peers(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     peers = ["megatron-core", "transformers"]
     result, printed = benchmark(tmp_path / "r.json", "--micro-batches", "2", "--peers", *peers)
+    assert result["command"].startswith("tools/benchmark_training.py --model tiny")
+    assert result["versions"]["torch"] == torch.__version__
+    assert (result["config"]["device"], result["left_out"]) == ("cpu", {})
     contenders = result["contenders"]
     assert [one["name"] for one in contenders] == ["megatron_ext", *peers]
     for one in contenders:
@@ -53,7 +58,8 @@ def test_ours_beside_peers(tmp_path: Path) -> None:
         assert 0 < one["best_seconds"] <= one["seconds"]
         assert one["tflops"]["full"] > one["tflops"]["causal"] > 0
         assert one["mfu"] is None
-        assert {"GEMM", "elementwise", "optimizer step"} <= set(one["parts"])
+        assert {"GEMM", "elementwise", "optimizer step", "remainder"} <= set(one["parts"])
+        assert all(seconds > 0 for seconds in one["parts"].values())
     assert {"attention"} <= set(contenders[0]["parts"])
     assert result["config"]["training"]["global_batch_size"] == 2
 
@@ -65,6 +71,36 @@ def test_two_processes_share_a_step(tmp_path: Path) -> None:
     assert result["config"]["training"]["global_batch_size"] == 1  # one copy of the model
     assert ours["tokens_per_second_per_gpu"] == pytest.approx(32 / ours["seconds"] / 2)
     assert ours["parts"]["exposed communication"] > 0
+
+
+def test_a_peer_that_fails_leaves_the_others_their_figures(tmp_path: Path) -> None:
+    peers = ["--peers", "megatron-core", "liger"]
+    result, _ = benchmark(tmp_path / "r.json", "model.qk_layernorm=true", *peers)
+    assert [one["name"] for one in result["contenders"]] == ["megatron_ext"]
+    assert "peers are Llama models" in result["left_out"]["megatron-core"]
+    assert re.search("is not installed|need a GPU", result["left_out"]["liger"])
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        [
+            "parallel.tensor_model_parallel_size=2",
+            "model.num_query_groups=2",
+            "parallel.sequence_parallel=true",
+        ],
+        [
+            "parallel.pipeline_model_parallel_size=2",
+            "parallel.virtual_pipeline_model_parallel_size=2",
+            "--micro-batches=2",
+        ],
+    ],
+)
+def test_host_overhead_of_a_layout_is_its_slowest_process_s(tmp_path: Path, layout: list[str]) -> None:
+    result, _ = benchmark(tmp_path / "r.json", "--host-overhead", "model.num_layers=8", *layout, processes=2)
+    overhead = result["host_overhead"]
+    assert overhead["num_layers"] == (4 if "--micro-batches=2" in layout else 8)
+    assert 0 < overhead["seconds_per_layer"] < overhead["seconds"]
 
 
 def test_host_overhead_grows_with_layers(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import torch
 from megatron.core.packed_seq_params import PackedSeqParams
 from numpy.typing import NDArray
 
+from megatron_ext.backend.transfer import transfer
+
 
 @dataclass
 class Documents(PackedSeqParams):  # type: ignore[misc]
@@ -27,7 +29,7 @@ class Documents(PackedSeqParams):  # type: ignore[misc]
     @classmethod
     def on_device(cls, cu_seqlens: NDArray[np.int32], seq_length: int, device: torch.device) -> "Documents":
         """From ``MicroBatch.cu_seqlens``, rows of ``seq_length`` tokens; nothing waits for the device."""
-        starts = torch.from_numpy(cu_seqlens).to(device, non_blocking=True)
+        starts = transfer(cu_seqlens, device)
         return cls(
             qkv_format="sbhd",
             cu_seqlens_q=starts,

@@ -34,10 +34,26 @@ def test_another_number_of_gpus(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--gpus 12: up to 8, or a multiple of 8" in capsys.readouterr().err
 
 
+def test_where_nothing_fits_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verb("estimate", [RUN, "--gpu", "h100", "--gpus", "1"]) == 0
+    output = capsys.readouterr().out
+    assert "does not fit" in output
+    assert "fastest layouts on 1 × h100: none fits; take more GPUs or larger ones" in output
+
+
+def test_other_precisions_than_16_bits_are_said_to_be_estimated_as_such(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_verb("estimate", [RUN, "training.precision=fp32", "--gpu", "h200", "--top", "0"]) == 0
+    assert "products are estimated in 16 bits" in capsys.readouterr().err
+
+
 def test_check_needs_no_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_verb("estimate", ["--check"]) == 0
     output = capsys.readouterr().out
     assert "KempnerForge" in output
+    assert "mosaicml/llm-foundry" in output
+    assert "other code bases" in output
     assert "mean of absolute values" in output
 
 

@@ -110,7 +110,10 @@ def test_tensor_parallelism_without_sequence_parallelism_leaves_the_norms_whole(
 def test_first_stage_of_1f1b_holds_as_many_activations_as_one_device_would(make_run: MakeRun) -> None:
     run = make_run(world_size=4, batch=16, pipeline_model_parallel_size=4)
     assert [chunks_in_flight(run, stage) for stage in range(4)] == [4, 3, 2, 1]
-    assert estimate_stage(run, 0).activations == 131_584 * 4096 * 32
+    outputs = 4 * 4096 * 4096 * 2  # handed on to the second stage
+    assert estimate_stage(run, 0).activations == 131_584 * 4096 * 32 + outputs
+    final_norm = 2 * 4096 * 4096 * 2
+    assert estimate_stage(run, 3).activations == 131_584 * 4096 * 8 + final_norm
     assert estimate(run).stage == 0
     short = make_run(world_size=4, batch=2, pipeline_model_parallel_size=4)
     assert [chunks_in_flight(short, stage) for stage in range(4)] == [2, 2, 2, 1]
@@ -158,7 +161,8 @@ def test_interleaved_stages_hold_a_part_more(make_run: MakeRun) -> None:
     run = make_run(
         world_size=4, batch=16, pipeline_model_parallel_size=4, virtual_pipeline_model_parallel_size=2
     )
-    assert estimate_stage(run, 0).activations == 131_584 * 4096 * 32 * (1 + 3 / 8)
+    outputs = (2 * 3 + 4 + 1) * 4096 * 4096 * 2
+    assert estimate_stage(run, 0).activations == 131_584 * 4096 * 32 * (1 + 3 / 8) + outputs
 
 
 def test_context_parallelism_divides_all_but_keys_and_values(make_run: MakeRun) -> None:

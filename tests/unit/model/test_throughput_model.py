@@ -1,12 +1,17 @@
 """The analytic model of speed: closed formulas of its parts, published speeds, and how layouts compare."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from megatron_ext.config.load import load_run_config
 from megatron_ext.config.rules import check
 from megatron_ext.config.sections import ParallelConfig, RunConfig
 from megatron_ext.errors import ConfigError
+from megatron_ext.model import calibration
+from megatron_ext.model.calibration import fitted, held_out_error
 from megatron_ext.model.communication import (
     data_parallel_seconds,
     group_bandwidth,
@@ -18,8 +23,9 @@ from megatron_ext.model.hardware import GPUS, LINK_EFFICIENCY, find_gpu
 from megatron_ext.model.layouts import Plan, rank
 from megatron_ext.model.published import FSDP, LLAMA2_7B, PUBLISHED, Published
 from megatron_ext.model.roofline import gemm_seconds, layer_work
-from megatron_ext.model.step_time import speed, step_time
+from megatron_ext.model.step_time import microbatch_seconds, speed, step_time
 
+SHIPPED = Path(__file__).parents[3] / "configs/runs/llama2_7b_256gpu.yaml"
 A100, H100 = GPUS["a100-80"], GPUS["h100"]
 
 
@@ -33,17 +39,43 @@ def run_of(gpus: int = 8, accumulated: int = 8, micro_batch_size: int = 1, **par
 
 @pytest.mark.parametrize("kind", ["a", "h"])
 def test_published_speeds_are_met_on_average(kind: str) -> None:
-    errors = [row.error for row in PUBLISHED if row.gpu.startswith(kind)]
-    assert abs(sum(errors) / len(errors)) < 0.02
-    assert sum(map(abs, errors)) / len(errors) < 0.13
-    assert max(map(abs, errors)) < 0.27
+    errors = [row.error() for row in PUBLISHED if row.gpu.startswith(kind)]
+    assert abs(sum(errors) / len(errors)) < 0.01
+    assert sum(map(abs, errors)) / len(errors) < 0.11
+    assert max(map(abs, errors)) < 0.28
+
+
+@pytest.mark.parametrize("kind", ["a", "h"])
+def test_the_fitted_constant_is_the_gpu_s(kind: str) -> None:
+    rows = [row for row in PUBLISHED if row.gpu.startswith(kind)]
+    (constant,) = {GPUS[row.gpu].sustained for row in rows}
+    assert constant == pytest.approx(fitted(rows), abs=0.005)
+
+
+def test_speeds_of_code_bases_that_nothing_was_fitted_to() -> None:
+    absolute = [abs(held_out_error(row)) for row in PUBLISHED]
+    assert sum(absolute) / len(absolute) < 0.12
+    assert max(absolute) < 0.31
+
+
+def test_a_held_out_error_does_not_depend_on_the_figure_s_own_code_base(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = next(one for one in PUBLISHED if one.code_base == "llm-foundry")
+    before = held_out_error(row)
+    others = tuple(one for one in PUBLISHED if one is row or one.code_base != "llm-foundry")
+    monkeypatch.setattr(calibration, "PUBLISHED", others)
+    assert held_out_error(row) == before
+    twice = [replace(one, tokens_per_second_per_gpu=2 * one.tokens_per_second_per_gpu) for one in others]
+    monkeypatch.setattr(calibration, "PUBLISHED", twice)
+    assert held_out_error(row) > before + 0.5
 
 
 def test_a_large_product_runs_at_the_measured_rate() -> None:
     seconds = gemm_seconds(H100, 8192, 8192, 8192)
     tflops = 2 * 8192**3 / seconds / 1e12
     whole_waves = (64 * 32 / 132) / 16
-    assert tflops == pytest.approx(989.4 * 0.79 * 0.75 * whole_waves)
+    assert tflops == pytest.approx(989.4 * 0.79 * 0.72 * whole_waves)
 
 
 def test_a_narrow_product_is_bound_by_its_bytes() -> None:
@@ -80,10 +112,23 @@ def test_gradients_hide_behind_the_backward_pass_only_where_asked() -> None:
         run_of(gpus=256),
         run_of(gpus=256, overlap_grad_reduce=False, overlap_param_gather=False),
     )
-    assert step_time(hidden, A100).data == 0
-    parameters = 6_738_415_616
+    parameters, bucket = 6_738_415_616, 256_000_000  # a million weights for each rank
     fp32_gradients_and_weights = data_parallel_seconds(exposed, A100, parameters, 4 + 2)
     assert step_time(exposed, A100).data == pytest.approx(fp32_gradients_and_weights)
+    last_bucket = data_parallel_seconds(hidden, A100, bucket, 4 + 2)
+    assert step_time(hidden, A100).data == pytest.approx(last_bucket)
+
+
+def test_a_gpu_waits_for_the_host_where_kernels_are_small() -> None:
+    run = run_of(gpus=8, tensor_model_parallel_size=8, sequence_parallel=True)
+    assert step_time(run, H100).host == 0
+    short = run.model_copy(update={"training": run.training.model_copy(update={"seq_length": 512})})
+    time = step_time(short, H100)
+    count = short.num_microbatches
+    assert time.host == pytest.approx(count * (32e-3 - microbatch_seconds(short, H100)))
+    assert time.total - time.optimizer - time.data == pytest.approx(count * 32e-3)
+    graphs = short.model_copy(update={"kernels": short.kernels.model_copy(update={"cuda_graphs": True})})
+    assert step_time(graphs, H100).host == 0
 
 
 def test_the_bubble_is_that_of_1f1b_and_shrinks_with_chunks() -> None:
@@ -123,6 +168,28 @@ def test_ranking_holds_layouts_that_start_fit_and_get_slower(gpu: str) -> None:
     assert speeds == sorted(speeds, reverse=True)
     assert len({(plan.layout, plan.run.training.micro_batch_size) for plan in plans}) == 10
     assert speeds[0] > 2415  # GPT-NeoX's on 256 A100
+
+
+def test_the_shipped_run_is_the_winner_of_its_own_ranking() -> None:
+    run = load_run_config([SHIPPED])
+    best = rank(run, A100, count=1)[0]
+    assert best.run.parallel == run.parallel
+    assert best.run.training == run.training
+    expected = 50 * round(best.speed.tokens_per_second_per_gpu / 50)
+    assert f"expects {expected:,} tokens/s of each GPU" in SHIPPED.read_text(encoding="utf-8")
+    assert expected > 3760  # PyTorch FSDP's on 128 A100
+
+
+def test_one_gpu_may_hold_small_states_and_graphs_may_be_ranked() -> None:
+    run = run_of(gpus=1)
+    small = {"main_grads_dtype": "bf16", "exp_avg_dtype": "bf16", "exp_avg_sq_dtype": "bf16"}
+    optimizer = run.optimizer.model_copy(update={**small, "store_param_remainders": True})
+    best = rank(run.model_copy(update={"optimizer": optimizer}), H100, count=1)[0]
+    assert best.run.parallel.use_distributed_optimizer
+    graphs = run_of(gpus=8).kernels.model_copy(update={"cuda_graphs": True})
+    best = rank(run_of(gpus=8).model_copy(update={"kernels": graphs}), H100, count=1)[0]
+    assert best.run.kernels.cuda_graphs
+    assert not best.run.parallel.overlap_param_gather
 
 
 def test_a_model_that_fits_nowhere_has_no_layout() -> None:

@@ -1,9 +1,18 @@
 """Sorting what the profiler saw into parts: kernels by name, hidden communication, the optimizer's span."""
 
+import time
+
 import pytest
 import torch
 
-from megatron_ext.observe.profile import Event, part_of, profile_parts, seconds_by_part, update_mark
+from megatron_ext.observe.profile import (
+    REMAINDER,
+    Event,
+    part_of,
+    profile_parts,
+    seconds_by_part,
+    update_mark,
+)
 
 
 def kernel(name: str, start: float, end: float) -> Event:
@@ -23,6 +32,9 @@ def kernel(name: str, start: float, end: float) -> Event:
         ("gloo:all_reduce", "exposed communication"),
         ("void at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor<float, 4>>", "optimizer step"),
         ("void at::native::vectorized_elementwise_kernel<4, at::native::MulFunctor<float>>", "elementwise"),
+        ("triton_poi_fused__scaled_dot_product_flash_attention_clone_transpose_3", "elementwise"),
+        ("triton_red_fused__to_copy_mean_mm_mul_pow_rsqrt_0", "elementwise"),
+        ("triton_tem_fused_mm_7", "GEMM"),
         ("aten::addmm", "GEMM"),
         ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"),
         ("aten::mul", "elementwise"),
@@ -54,6 +66,13 @@ def test_all_inside_an_update_is_the_optimizer_s_and_parts_are_sorted() -> None:
     ]
 
 
+def test_what_no_operator_takes_is_the_remainder() -> None:
+    start = time.perf_counter()
+    parts = profile_parts(lambda: time.sleep(0.05), lambda: None)
+    assert parts.keys() == {REMAINDER}
+    assert 0.05 <= parts[REMAINDER] < time.perf_counter() - start
+
+
 def test_real_work_on_this_machine() -> None:
     left, right = torch.randn(256, 256), torch.randn(256, 256)
 
@@ -63,7 +82,11 @@ def test_real_work_on_this_machine() -> None:
         with update_mark():
             left.mul(2.0)
 
+    start = time.perf_counter()
     parts = profile_parts(work, lambda: None)
+    elapsed = time.perf_counter() - start
+    assert list(parts)[-1] == REMAINDER
+    assert 0 < sum(parts.values()) < elapsed
     assert set(parts) >= {"GEMM", "optimizer step"}
     assert parts["GEMM"] > parts["optimizer step"] > 0
     assert parts["GEMM"] > parts.get("elementwise", 0.0)  # views, if anything
