@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from fused_worker import LAYOUTS
+from fused_worker import LAYOUTS, TRAINED
 from worker_processes import run_worker
 
 WORKER = Path(__file__).with_name("fused_worker.py")
@@ -30,6 +31,15 @@ def test_losses_logits_and_gradients_are_equal(ranks: list[Any], layout: str) ->
         assert seen["logits"] < losses_bound
         assert seen["gradients"]
         assert {name: error for name, error in seen["gradients"].items() if error > gradients_bound} == {}
+
+
+@pytest.mark.parametrize("layout", TRAINED)
+def test_training_is_equal(ranks: list[Any], layout: str) -> None:
+    """Over pipeline stages, which hand on what a fused layer leaves, and with gradients reduced as they come."""
+    for rank in ranks:
+        plain, fused = rank["trained"][layout][False], rank["trained"][layout][True]
+        assert len(plain) == 2
+        np.testing.assert_allclose(fused, plain, rtol=1e-5)
 
 
 def test_nothing_waits_for_the_device(ranks: list[Any]) -> None:
