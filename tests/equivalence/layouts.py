@@ -118,7 +118,8 @@ class Runs:
         return done.stderr[-6000:]
 
     def _folder(self, case: Case) -> Path:
-        return self.folder / re.sub(r"\W+", "_", case.name)
+        """By number, for names can be longer than a file system takes."""
+        return self.folder / f"{self.cases.index(case):02}_{re.sub(r'[^A-Z0-9]+', '_', case.layout)}"
 
     def _resolved(self, case: Case) -> Path:
         folder = self._folder(case)
