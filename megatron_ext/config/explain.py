@@ -103,7 +103,9 @@ def _section_at(location: Location, root: type[Section]) -> type[Section]:
 
 
 def _meaning(location: Location, root: type[Section]) -> str:
-    field = _section_at(location[:-1], root).model_fields[str(location[-1])]
+    field = _section_at(location[:-1], root).model_fields.get(str(location[-1]))
+    if field is None:  # an item of a list that is too short
+        return _meaning(location[:-1], root)
     if root is RunConfig and len(location) == 1 and location[0] in ("model", "data", "training", "optimizer"):
         return (
             f" section; write one, or name a file that has one under `defaults:` (see configs/{location[0]}*)"

@@ -120,27 +120,32 @@ def _interleaved(run: RunConfig) -> Iterator[Violation]:
 
 
 def _tensor_parallel_shards(run: RunConfig) -> Iterator[Violation]:
-    model, tensor = run.model, run.parallel.tensor_model_parallel_size
-    amounts = {"num_attention_heads": model.num_attention_heads, "ffn_hidden_size": model.ffn_hidden_size}
-    for name, amount in amounts.items():
-        if amount % tensor:
-            yield Violation(
-                ("parallel.tensor_model_parallel_size", f"model.{name}"),
-                f"parallel.tensor_model_parallel_size={tensor} does not divide model.{name}={amount}, which "
-                f"tensor parallelism splits evenly; nearest: {nearest_divisors(amount, tensor)}",
-            )
-    if model.num_query_groups is not None and not _shares_groups(model, tensor):
+    """One line with all that a size does not divide, so that the sizes it names satisfy each part of it."""
+    tensor = run.parallel.tensor_model_parallel_size
+    obstacles = _indivisible(run.model, tensor)
+    if obstacles:
         fitting = [
-            size
-            for size in range(1, model.num_attention_heads + 1)
-            if model.num_attention_heads % size == 0 and _shares_groups(model, size)
+            size for size in range(1, run.model.num_attention_heads + 1) if not _indivisible(run.model, size)
         ]
         yield Violation(
-            ("parallel.tensor_model_parallel_size", "model.num_query_groups"),
-            f"parallel.tensor_model_parallel_size={tensor}: each process needs whole groups of "
-            f"model.num_query_groups={model.query_groups}, or each group as many processes, which split its rows "
-            f"of query, key and value evenly; nearest: {nearest_of(fitting, tensor)}",
+            ("parallel.tensor_model_parallel_size", *obstacles),
+            f"parallel.tensor_model_parallel_size={tensor} {', and '.join(obstacles.values())}; nearest: "
+            f"{nearest_of(fitting, tensor)}",
         )
+
+
+def _indivisible(model: ModelConfig, tensor: int) -> dict[str, str]:
+    """What ``tensor`` processes cannot share, by the key that says so."""
+    found = {}
+    for name in ("num_attention_heads", "ffn_hidden_size"):
+        if getattr(model, name) % tensor:
+            found[f"model.{name}"] = f"does not divide model.{name}={getattr(model, name)}"
+    if model.num_query_groups is not None and not _shares_groups(model, tensor):
+        found["model.num_query_groups"] = (
+            f"gives no process whole groups of model.num_query_groups={model.query_groups}, nor each group as many "
+            "processes, which split its rows of query, key and value evenly"
+        )
+    return found
 
 
 def _shares_groups(model: ModelConfig, tensor: int) -> bool:

@@ -101,13 +101,22 @@ def _rampup(run: RunConfig) -> Iterator[Violation]:
             f"global_batch_size={training.global_batch_size}; choose an increment that divides "
             f"{training.global_batch_size - start}",
         )
-    wave = training.micro_batch_size * run.data_parallel_size
-    if run.launch.world_size % run.parallel.model_parallel_size == 0 and (start % wave or increment % wave):
+    if run.launch.world_size % run.parallel.replica_size:
+        return  # data_parallel_size means nothing then: reported elsewhere
+    stages = run.parallel.pipeline_model_parallel_size
+    interleaved = stages if run.parallel.virtual_pipeline_model_parallel_size is not None else 1
+    wave = training.micro_batch_size * run.data_parallel_size * interleaved
+    if start % wave or increment % wave:
         yield Violation(
             key,
             f"training.rampup_batch_size: start {start} and increment {increment} must be multiples of "
-            f"micro_batch_size × data_parallel_size = {training.micro_batch_size} × {run.data_parallel_size}, or "
-            f"some processes would have nothing to do; nearest: multiples of {wave}",
+            f"micro_batch_size × data_parallel_size = {training.micro_batch_size} × {run.data_parallel_size}"
+            + (
+                f", × {stages} micro-batches that interleaved stages pass on together"
+                if interleaved > 1
+                else ""
+            )
+            + f", or some processes would have nothing to do; nearest: multiples of {wave}",
         )
 
 

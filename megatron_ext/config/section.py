@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]  # at 1, Adam's correction of a moment would divide by 0
 Amount = Annotated[float, Field(ge=0)]
 Alpha = Annotated[float, Field(gt=0, le=1)]
 GroupName = Annotated[str, Field(min_length=1)]

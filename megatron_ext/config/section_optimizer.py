@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from megatron_ext.config.section import Fraction, NonNegativeInt, PositiveInt, Section
+from megatron_ext.config.section import Beta, NonNegativeInt, PositiveInt, Section
 
 MainDtype = Literal["fp32", "bf16"]
 
@@ -35,8 +35,8 @@ class OptimizerConfig(Section):
         default=None, description="what it rises to; default: lr"
     )
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    adam_beta1: Fraction = 0.9
-    adam_beta2: Fraction = 0.95
+    adam_beta1: Beta = 0.9
+    adam_beta2: Beta = 0.95
     adam_eps: Annotated[float, Field(gt=0)] = 1e-8
     clip_grad: Annotated[float, Field(ge=0)] = Field(
         default=1.0, description="largest gradient norm; 0 clips nothing"

@@ -133,7 +133,7 @@ class KernelsConfig(Section):
     attention_backend: Literal["auto", "flash4", "flash3", "flash2", "cudnn", "sdpa_flash", "torch"] = Field(
         default="auto", description="auto: the fastest that is installed and fits dtype, head size and device"
     )
-    fused: Literal["auto"] | bool = Field(
+    fused: Literal["auto", True, False] = Field(
         default="auto",
         description="Triton kernels for all but products and attention; auto: on GPUs with Triton",
     )

@@ -29,6 +29,7 @@ from megatron_ext.train.checkpoints import load_position, load_start
 from megatron_ext.train.graphs import StepGraphs
 from megatron_ext.train.hooks import build_hooks
 from megatron_ext.train.inputs import Inputs, open_inputs
+from megatron_ext.train.resumed import announce_changes
 from megatron_ext.train.run import Run
 from megatron_ext.train.state import TrainState
 from megatron_ext.train.step import connect_schedule
@@ -58,6 +59,8 @@ def build_run(config: RunConfig, environment: ProcessEnvironment) -> Run:
 
     model, optimizer, graphs = build_trainable(config, backend)
     start = load_start(inputs.start, model, optimizer)
+    if inputs.start is not None and inputs.start.resumes:
+        announce_changes(inputs.start.folder, config, start)
     train_loader, validation_loader = _loaders(config, inputs)
     return Run(
         config=config,

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+from megatron.core.utils import unwrap_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_worker import Training, batch, fill, run_config
 
@@ -138,6 +139,32 @@ def compare(sections: dict[str, dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+TRAINED: dict[str, dict[str, Any]] = {
+    "PP2 tied": {"pipeline_model_parallel_size": 2, "tied": True},
+    "PP2 VPP2 recomputed": {
+        "pipeline_model_parallel_size": 2, "virtual_pipeline_model_parallel_size": 2, "num_layers": 4,
+        "recompute_granularity": "full",
+    },
+    "DP2 distributed overlapped": {
+        "use_distributed_optimizer": True, "overlap_grad_reduce": True, "overlap_param_gather": True,
+    },
+}  # fmt: skip
+
+
+def train_both(**settings: Any) -> dict[bool, list[tuple[float, ...]]]:
+    """Losses and gradient norms of two steps, by whether the kernels are fused."""
+    seen = {}
+    for fused in (False, True):
+        training = Training(fused=fused, **settings)
+        for chunk in unwrap_model(training.model):
+            fill(chunk)
+            shared = chunk.shared_embedding_or_output_weight() if settings.get("tied") else None
+            if shared is not None:  # by both ends of the pipeline
+                shared.data.copy_(torch.randn(shared.shape, generator=torch.Generator().manual_seed(7)))
+        seen[fused] = training.steps(1, 2)
+    return seen
+
+
 class CountWaits(TorchDispatchMode):
     """Counts what reads a value on the host: ``item``, ``tolist``, ``bool``; on a GPU each waits for all queued."""
 
@@ -170,7 +197,8 @@ def main() -> None:
         "TP2 SP": waits_of_a_step(tensor_model_parallel_size=2, sequence_parallel=True),
         "PP2": waits_of_a_step(pipeline_model_parallel_size=2),
     }
-    seen = {"layouts": layouts, "waits": waits}
+    trained = {name: train_both(**settings) for name, settings in TRAINED.items()}
+    seen = {"layouts": layouts, "waits": waits, "trained": trained}
     torch.save(seen, Path(sys.argv[1]) / f"rank{environment.rank}.pt")
     dist.destroy_process_group()
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from fused_worker import LAYOUTS
+from fused_worker import LAYOUTS, TRAINED
 from worker_processes import run_worker
 
 WORKER = Path(__file__).with_name("fused_worker.py")
@@ -36,6 +37,15 @@ def test_losses_logits_and_gradients_are_equal(ranks: list[Any], layout: str) ->
 def test_every_module_with_weights_is_called(ranks: list[Any], layout: str) -> None:
     """megatron-core waits there for weights that overlap_param_gather has under way: reading them without is a race."""
     assert [rank["layouts"][layout]["uncalled"] for rank in ranks] == [[], []]
+
+
+@pytest.mark.parametrize("layout", TRAINED)
+def test_training_is_equal(ranks: list[Any], layout: str) -> None:
+    """Over pipeline stages, which hand on what a fused layer leaves, and with gradients reduced as they come."""
+    for rank in ranks:
+        plain, fused = rank["trained"][layout][False], rank["trained"][layout][True]
+        assert len(plain) == 2
+        np.testing.assert_allclose(fused, plain, rtol=1e-5)
 
 
 def test_nothing_waits_for_the_device(ranks: list[Any]) -> None:

@@ -43,15 +43,23 @@ STATES: dict[str, dict[str, Any]] = {
 }
 
 
-def run_config(optimizer: dict[str, Any] | None = None, **parallel: Any) -> RunConfig:
+def run_config(
+    optimizer: dict[str, Any] | None = None,
+    *,
+    fused: bool = False,
+    tied: bool = False,
+    num_layers: int = 2,
+    **parallel: Any,
+) -> RunConfig:
     return RunConfig.model_validate(
         {
             "name": "x",
             "model": {
-                "num_layers": 2, "hidden_size": 16, "ffn_hidden_size": 32, "num_attention_heads": 4,
-                "num_query_groups": 2, "vocab_size": VOCAB,
+                "num_layers": num_layers, "hidden_size": 16, "ffn_hidden_size": 32, "num_attention_heads": 4,
+                "num_query_groups": 2, "vocab_size": VOCAB, "untie_embeddings_and_output_weights": not tied,
             },
             "parallel": parallel,
+            "kernels": {"fused": fused},
             "tokenizer": {"type": "ByteTokenizer"},
             "data": {"train": [{"path": "x"}]},
             "training": {
@@ -67,14 +75,14 @@ def run_config(optimizer: dict[str, Any] | None = None, **parallel: Any) -> RunC
 class Training:
     """Model and optimizer of one layout, in this process."""
 
-    def __init__(self, optimizer: dict[str, Any] | None = None, **parallel: Any) -> None:
-        self.config = run_config(optimizer, **parallel)
+    def __init__(self, optimizer: dict[str, Any] | None = None, **settings: Any) -> None:
+        self.config = run_config(optimizer, **settings)
         form_groups(self.config.parallel)
         torch.manual_seed(5)
         model_parallel_cuda_manual_seed(5)
-        settings = transformer_config(self.config, fused_kernels=False)
-        bare = to_training_precision(build_model(self.config, settings), settings, torch.device("cpu"))
-        self.model = wrap_data_parallel(self.config, settings, bare)
+        megatron = transformer_config(self.config, fused_kernels=False)
+        bare = to_training_precision(build_model(self.config, megatron), megatron, torch.device("cpu"))
+        self.model = wrap_data_parallel(self.config, megatron, bare)
         self.optimizer = build_optimizer(self.config, self.model)
         connect_schedule(self.model, self.optimizer)
 

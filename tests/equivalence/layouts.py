@@ -107,18 +107,23 @@ class Runs:
         path.write_text(json.dumps(plan), encoding="utf-8")
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         inherited = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-        done = subprocess.run(
-            [*command, f"--nproc-per-node={processes}", str(WORKER), str(path)],
-            env={**inherited, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        limit_s = 120 + 30 * len(plan)
+        try:
+            done = subprocess.run(
+                [*command, f"--nproc-per-node={processes}", str(WORKER), str(path)],
+                env={**inherited, "OMP_NUM_THREADS": "1"},
+                capture_output=True,
+                text=True,
+                timeout=limit_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:  # those that ended by then count
+            return f"{len(plan)} runs of {processes} processes took more than {limit_s} s"
         return done.stderr[-6000:]
 
     def _folder(self, case: Case) -> Path:
-        return self.folder / re.sub(r"\W+", "_", case.name)
+        """By number, for names can be longer than a file system takes."""
+        return self.folder / f"{self.cases.index(case):02}_{re.sub(r'[^A-Z0-9]+', '_', case.layout)}"
 
     def _resolved(self, case: Case) -> Path:
         folder = self._folder(case)

@@ -1,4 +1,4 @@
-"""Families other than Llama train alike in one process and in two, and score in transformers as they did here."""
+"""Families other than Llama, trained by two processes, score in transformers as they did here."""
 
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,10 @@ def test_training_and_its_export(world: World, tmp_path: Path, model_type: str) 
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "hf")
     import_hf(tmp_path / "hf", tmp_path / "imported")
     overrides = (override, f"checkpoint.load={tmp_path}/imported", *SHORT)
-    one = launch(world, tmp_path / "one", *overrides)
-    two = launch(world, tmp_path / "two", *overrides, *TWO_PROCESSES, processes=2)
-    assert one.column("lm_loss")[-1] < one.column("lm_loss")[0] - 0.5
-    np.testing.assert_allclose(two.column("lm_loss"), one.column("lm_loss"), rtol=0, atol=1e-4)
-    np.testing.assert_allclose(two.column("grad_norm"), one.column("grad_norm"), rtol=1e-3)
-    export_hf(two.folder / "checkpoints", tmp_path / "out")
-    assert two.validation[-1]["lm_loss"] == pytest.approx(_loss(two.folder, tmp_path / "out"), abs=1e-4)
+    run = launch(world, tmp_path / "run", *overrides, *TWO_PROCESSES, processes=2)
+    assert run.column("lm_loss")[-1] < run.column("lm_loss")[0] - 0.5
+    export_hf(run.folder / "checkpoints", tmp_path / "out")
+    assert run.validation[-1]["lm_loss"] == pytest.approx(_loss(run.folder, tmp_path / "out"), abs=1e-4)
 
 
 def _loss(run: Path, hf: Path) -> float:

@@ -7,107 +7,71 @@ import numpy as np
 import pytest
 import torch
 from comparable_runs import LANGUAGES, TRAIN_ITERS, Finished, World, launch, llama_config, same_groups
+from layout_cases import (
+    BF16,
+    FAMILIES,
+    FP16,
+    FULL,
+    GRAPHS,
+    LAYOUTS,
+    OVERFLOWS,
+    RANDOM_STAGES,
+    REFERENCES,
+    RESUMED,
+    SHAPE,
+)
 from layouts import Case, Runs
-from transformers import LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from megatron_ext.checkpoint.canonical import CanonicalReader
 from megatron_ext.convert.from_hf import import_hf
 from megatron_ext.data.preprocess import preprocess
 
-FULL, SELECTIVE = "parallel.recompute_granularity=full", "parallel.recompute_granularity=selective"
-BLOCK, BOTH_PARTS = "parallel.recompute_method=block", "parallel.recompute_modules=[core_attn,mlp]"
-GRAPHS = "kernels.cuda_graphs=true"
-TWO_LAYERS, THREE_LAYERS = "parallel.recompute_num_layers=2", "parallel.recompute_num_layers=3"
-UNEVEN = "parallel.num_layers_in_first_pipeline_stage=1"
-
-REFERENCES = [
-    Case("TP1", variant=name) for name in ("plain", "documents", "tied", "tied documents", "random")
-]
-RANDOM_STAGES = Case("PP2 VPP2", variant="random")  # draws other weights than one process, hence no reference
-LAYOUTS = [
-    Case("TP1", (SELECTIVE,)),
-    Case("TP1", (FULL, TWO_LAYERS, "training.micro_batch_size=8")),
-    Case("TP1", (FULL, BLOCK, THREE_LAYERS)),
-    Case("TP2"),
-    Case("TP2 SP", (SELECTIVE, BOTH_PARTS)),
-    Case("PP2", (UNEVEN,)),
-    Case("PP2 VPP2"),
-    Case("PP2 VPP2", variant="tied"),
-    Case("DP2"),
-    Case("DP2 distributed"),
-    Case("DP2 distributed overlapped"),
-    Case("CP2"),
-    Case("CP2", variant="documents"),
-    Case("TP4"),  # two KV heads, each shared by two processes
-    Case("TP4 SP"),
-    Case("TP2 PP2 SP"),
-    Case("TP2 PP2", variant="tied"),
-    Case("TP2 PP2 VPP2 SP"),
-    Case("TP2 DP2 distributed SP"),
-    Case("PP4"),
-    Case("PP2 VPP2 DP2 distributed overlapped"),
-    Case("CP4"),
-    Case("TP2 CP2 SP"),
-    Case("CP2 PP2", (FULL,)),
-    Case("CP2 PP2 VPP2", variant="documents"),
-    Case("CP2 PP2 VPP2", variant="tied"),
-    Case("CP2 DP2 distributed overlapped", (SELECTIVE,)),
-    Case("CP2", variant="random"),  # who share a sequence must start from the same weights
-    # Of all that goes together, two by two: each of these has many pairs that no other case has.
-    Case("TP2 DP2 distributed overlapped SP", (FULL, BLOCK, THREE_LAYERS), variant="tied documents"),
-    Case("TP2 PP2 SP", (FULL, UNEVEN), variant="tied"),
-    Case("TP2 PP2 VPP2 SP", (FULL, BLOCK), variant="tied documents"),
-    Case("PP2 DP2 distributed overlapped", (FULL, BLOCK, UNEVEN), variant="tied documents"),
-    Case("PP2 VPP2 DP2 distributed", (SELECTIVE,), variant="tied"),
-    Case("CP2 PP2", (SELECTIVE, UNEVEN), variant="documents"),
-    Case("CP2 DP2 distributed overlapped", (FULL, BLOCK), variant="tied"),
-    Case("TP2 PP2 DP2 distributed SP"),
-    Case("TP2 PP2 VPP2 CP2 SP"),
-]
-RESUMED = [
-    Case("PP2 VPP2", resumes=Case("TP1")),
-    Case("CP2", resumes=Case("PP2 VPP2")),
-    Case("PP2 VPP2", resumes=Case("DP2 distributed overlapped")),  # another kind of optimizer, and back
-    Case("DP2 distributed overlapped", resumes=Case("PP2 VPP2")),
-    Case("TP2 PP2 VPP2", resumes=Case("CP2")),
-    Case("CP2 DP2 distributed", resumes=Case("DP2 distributed overlapped")),
-]
-# Master weights have two names, by the kind of optimizer.
-PLAIN, DISTRIBUTED = Case("PP2 VPP2", variant="bf16"), Case("DP2 distributed", variant="bf16")
-BF16 = [
-    PLAIN,
-    DISTRIBUTED,
-    Case("DP2 distributed", variant="bf16", resumes=PLAIN),
-    Case("PP2 VPP2", variant="bf16", resumes=DISTRIBUTED),
-]
-
 
 @pytest.fixture(scope="module")
 def runs(world: World, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("runs")
-    torch.manual_seed(1)
-    config = llama_config()
-    config.tie_word_embeddings = True
-    LlamaForCausalLM(config).save_pretrained(folder / "hf_tied")
-    import_hf(folder / "hf_tied", folder / "imported_tied")
-    documents = [
-        "data.reset_attention_mask=true",
-        "data.eod_mask_loss=true",
-        f"data.train=[{{path: {short_documents(folder)}}}]",
-    ]
-    tied = [
-        "model.untie_embeddings_and_output_weights=false",
-        f"checkpoint.load={folder / 'imported_tied'}",
-    ]
+    whole_rows = [f"data.train=[{{path: {short_documents(folder)}}}]"]
+    documents = [*whole_rows, "data.reset_attention_mask=true", "data.eod_mask_loss=true"]
+    families = {name: imported(folder, name) for name in FAMILIES}
     variants = {
         "plain": [],
         "documents": documents,
+        "whole rows": [*whole_rows, "data.eod_mask_loss=true"],
         "random": ["checkpoint.load=null"],
-        "bf16": ["training.precision=bf16"],
-        "tied": tied,
-        "tied documents": [*tied, *documents],
-    }
-    return Runs(world, folder, variants, [*REFERENCES, RANDOM_STAGES, *LAYOUTS, *RESUMED, *BF16])
+        "tied": families["tied"],
+        "tied documents": [*families["tied"], *documents],
+        "mistral": families["mistral"],
+        "mistral documents": [*families["mistral"], *documents],
+        "qwen2 tied documents": [*families["qwen2 tied"], *documents],
+        "qwen3 documents": [*families["qwen3"], *documents],
+        "fp16": [
+            "training.precision=fp16", "optimizer.initial_loss_scale=65536", "optimizer.hysteresis=1",
+            "optimizer.loss_scale_window=8",
+        ],
+    }  # fmt: skip
+    variants["bf16"] = ["training.precision=bf16"]
+    for name in ("tied documents", "mistral documents", "qwen2 tied documents", "qwen3 documents"):
+        variants[f"bf16 {name}"] = [*variants[name], *variants["bf16"]]
+    cases = [*REFERENCES, OVERFLOWS, RANDOM_STAGES, *LAYOUTS, *RESUMED, *BF16, *FP16]
+    return Runs(world, folder, variants, cases)
+
+
+def imported(folder: Path, name: str) -> list[str]:
+    """Overrides of a family's random model, whose norms and biases are not the ones and zeros that hide a lost one."""
+    changes, overrides = FAMILIES[name]
+    place = folder / name.replace(" ", "_")
+    shape = {key: value for key, value in llama_config().to_dict().items() if key in SHAPE}
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(**{"model_type": "llama", **shape, **changes})
+    )
+    for key, weight in model.named_parameters():
+        if weight.dim() == 1:
+            torch.nn.init.normal_(weight, mean=float("norm" in key), std=0.1)
+    model.save_pretrained(place / "hf")
+    import_hf(place / "hf", place / "imported")
+    return [*overrides, f"checkpoint.load={place / 'imported'}"]
 
 
 def short_documents(folder: Path) -> str:
@@ -187,8 +151,21 @@ def test_training_learns(single: Finished) -> None:
 @pytest.mark.parametrize("case", BF16, ids=lambda case: case.name)
 def test_bf16_follows_fp32(runs: Runs, case: Case) -> None:
     """Fp32 main weights and gradients behind bf16: the same run but for rounding (2⁻⁸ a value)."""
-    one, many = runs.finished(Case("TP1")), runs.finished(case)
+    reference = case.variant.removeprefix("bf16").strip() or "plain"
+    one, many = runs.finished(Case("TP1", variant=reference)), runs.finished(case)
     first = 0 if case.resumes is None else 10
+    np.testing.assert_allclose(many.column("lm_loss"), one.column("lm_loss")[first:], rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("case", FP16, ids=lambda case: case.name)
+def test_fp16_skips_the_same_steps(runs: Runs, case: Case) -> None:
+    """One process's overflow is all processes'; and the scale, found by halving, goes along into another layout."""
+    one, many = runs.finished(OVERFLOWS), runs.finished(case)
+    first = 0 if case.resumes is None else 10
+    skipped = one.column("skipped_iterations")
+    assert 2 < skipped[9] < 10
+    assert many.column("skipped_iterations") == skipped[first:]
+    assert many.column("learning_rate") == one.column("learning_rate")[first:]
     np.testing.assert_allclose(many.column("lm_loss"), one.column("lm_loss")[first:], rtol=0, atol=1e-2)
 
 

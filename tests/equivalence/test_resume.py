@@ -72,12 +72,22 @@ def test_a_run_resumes_on_another_layout(
     np.testing.assert_allclose(resumed.column("lm_loss"), single.column("lm_loss"), rtol=0, atol=1e-5)
 
 
-def test_a_run_resumes_inside_its_batch_ramp(world: World, tmp_path: Path) -> None:
-    """Batches of 4, then 8, then 12 by the samples consumed; stopped after the third, on another layout after."""
-    ramp = ("training.rampup_batch_size=[4,4,24]", "training.global_batch_size=12", "training.train_iters=8")
+def test_a_run_resumes_inside_its_batch_ramp_and_its_re_warming(world: World, tmp_path: Path) -> None:
+    """Batches of 4, then 8, then 12 by the samples consumed, at a rate that rises again from step 3 to 6.
+
+    Stopped after the fourth step, on another layout after.
+    """
+    ramp = (
+        "training.rampup_batch_size=[4,4,24]", "training.global_batch_size=12", "training.train_iters=8",
+        "optimizer.lr_warmup_iters=1", "optimizer.rewarm_from_iters=2", "optimizer.rewarm_iters=4",
+    )  # fmt: skip
     through = launch(world, tmp_path / "through", *ramp)
     launch(world, tmp_path / "resumed", *ramp, "training.exit_interval=4")
     resumed = launch(world, tmp_path / "resumed", *ramp, processes=2)
+    rates = through.column("learning_rate")
+    assert rates[0] > rates[1]
+    assert rates[1:6] == sorted(rates[1:6])
+    assert rates[5] > rates[6] > rates[7]
     sizes = np.diff([0.0, *through.column("consumed_samples")])
     assert list(sizes) == [4, 4, 4, 8, 8, 12, 12, 12]
     assert resumed.column("consumed_samples") == through.column("consumed_samples")

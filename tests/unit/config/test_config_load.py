@@ -207,6 +207,19 @@ def test_an_empty_or_scalar_section(base: Path) -> None:
     ]
 
 
+def test_a_list_that_is_too_short_or_too_long(base: Path) -> None:
+    (short,) = problems(base, overrides=("training.rampup_batch_size=[32,4]",))
+    assert "training.rampup_batch_size[2]: missing ([start, increment, samples]: the batch grows" in short
+    (long,) = problems(base, overrides=("training.rampup_batch_size=[4,4,9,9]",))
+    assert "training.rampup_batch_size: Tuple should have at most 3 items" in long
+
+
+def test_a_choice_that_is_a_word_or_a_truth_value_is_explained_once(base: Path) -> None:
+    assert problems(base, overrides=("kernels.fused=maybe",)) == [
+        "override kernels.fused=maybe: kernels.fused=maybe: must be 'auto', True or False"
+    ]
+
+
 @pytest.mark.parametrize(
     "override",
     [

@@ -1,4 +1,4 @@
-"""What CUDA graphs go with: each refusal names its reason, and a value that works."""
+"""What keys of ``kernels`` go with: each refusal names its reason, and a value that works."""
 
 from typing import Any
 
@@ -79,3 +79,43 @@ def test_what_the_host_decides_in_each_step_is_refused(
 )
 def test_what_changes_in_tensors_alone_is_not(accepted: dict[str, Any]) -> None:
     assert problems(**accepted) == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "elsewhere", "reason"),
+    [
+        ("flash3", {"device": "cpu"}, "device=cpu: it needs an NVIDIA GPU"),
+        ("flash2", {"training": {"precision": "fp32"}}, "16-bit values only"),
+        ("sdpa_flash", {"device": "cuda", "training": {"precision": "fp32"}}, "16-bit values only"),
+        ("cudnn", {"data": {"reset_attention_mask": True}}, "does not attend inside documents"),
+        ("cudnn", {"parallel": {"context_parallel_size": 2}}, "does not attend from a part of a row"),
+        ("cudnn", {"model": {"window_size": 9}}, "no sliding window"),
+    ],
+)
+def test_an_attention_back_end_that_no_machine_could_serve_is_refused(
+    backend: str, elsewhere: dict[str, Any], reason: str
+) -> None:
+    (text,) = problems(**elsewhere, kernels={"cuda_graphs": False, "attention_backend": backend})
+    assert text.startswith(f"kernels.attention_backend={backend} does not go with ")
+    assert reason in text
+    for works in ("auto", "torch"):
+        assert problems(**elsewhere, kernels={"cuda_graphs": False, "attention_backend": works}) == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "elsewhere"),
+    [
+        ("sdpa_flash", {"device": "cpu", "training": {"precision": "fp32"}}),
+        ("sdpa_flash", {"training": {"precision": "fp32"}}),  # device=auto may be a CPU
+        ("cudnn", {"model": {"window_size": 64}}),  # no row is longer
+        ("flash2", {"data": {"reset_attention_mask": True}}),
+    ],
+)
+def test_one_that_a_machine_may_serve_is_not(backend: str, elsewhere: dict[str, Any]) -> None:
+    assert problems(**elsewhere, kernels={"cuda_graphs": False, "attention_backend": backend}) == []
+
+
+def test_chunks_of_a_loss_that_is_not_fused_are_refused() -> None:
+    (text,) = problems(kernels={"cuda_graphs": False, "loss_chunk_tokens": 8, "fused": False})
+    assert "remove it, or set kernels.fused to auto or true" in text
+    assert problems(kernels={"cuda_graphs": False, "loss_chunk_tokens": 8}) == []

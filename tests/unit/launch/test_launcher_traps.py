@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import runpy
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,9 @@ def test_a_script_does_nothing_when_a_spawned_process_imports_it(script: Path) -
     )  # an Expr is the docstring: nothing else may stand there
     assert all(isinstance(node, harmless) for node in body[:-1])
     assert [node for node in body if isinstance(node, ast.Expr)] == [body[0]]
+
+
+@pytest.mark.parametrize("module", ["main", "torchrun"])
+def test_neither_does_the_module_that_workers_run(module: str) -> None:
+    """A process that it spawns imports it again, under this name; without a guard it would start to train, too."""
+    runpy.run_path(str(ROOT / f"megatron_ext/cli/{module}.py"), run_name="__mp_main__")
