@@ -154,13 +154,23 @@ def leave_processes() -> None:
 
 def form_groups(parallel: ParallelConfig) -> None:
     """Make megatron-core's process groups, in place of those of another layout."""
-    parallel_state.destroy_model_parallel()
+    _end_groups()
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
         virtual_pipeline_model_parallel_size=parallel.virtual_pipeline_model_parallel_size,
         context_parallel_size=parallel.context_parallel_size,
     )
+
+
+def _end_groups() -> None:
+    """End every group but that of all processes: megatron-core only forgets its own, and gloo's threads would go on."""
+    parallel_state.destroy_model_parallel()
+    others = [group for group in dist.distributed_c10d._world.pg_map if group is not dist.group.WORLD]
+    if others:
+        dist.barrier()
+    for group in others:
+        dist.destroy_process_group(group)
 
 
 def _sinks(config: RunConfig, environment: ProcessEnvironment, start: TrainState) -> list[Sink]:

@@ -16,6 +16,7 @@ UNEVEN = "parallel.num_layers_in_first_pipeline_stage=1"
 UNEVEN_CHUNKS = "parallel.num_layers_in_first_pipeline_stage=2"  # of 6: each part of the last stage holds two
 UNEVEN_ENDS = (UNEVEN, "parallel.num_layers_in_last_pipeline_stage=1")
 SEPARATE = "training.gradient_accumulation_fusion=false"
+ONE_KV_HEAD = "model.num_query_groups=1"  # processes of a tensor-parallel group share it
 RAMP = "training.rampup_batch_size=[4,4,24]"
 
 REFERENCES = [
@@ -59,20 +60,18 @@ LAYOUTS = [
     Case("PP2 VPP2", (FULL, BLOCK, UNEVEN_CHUNKS), variant="mistral documents"),
     Case("DP2 distributed overlapped", (FULL,), variant="mistral documents"),
     Case("TP2 CP2 SP", (SELECTIVE, SEPARATE), variant="mistral"),  # windows of whole rows, over chunks
-    Case("TP4 SP", (FULL, BLOCK), variant="mistral documents"),
+    Case("TP2 SP", (FULL, BLOCK), variant="mistral documents"),
     Case("PP2 VPP2", (SELECTIVE, UNEVEN_CHUNKS, SEPARATE), variant="qwen2 tied documents"),
     Case("DP2 distributed overlapped", (FULL, BLOCK), variant="qwen2 tied documents"),
-    Case("TP4 SP", (SELECTIVE,), variant="qwen2 tied documents"),
+    Case("TP2 SP", (SELECTIVE,), variant="qwen2 tied documents"),
     Case("CP2 PP2", (FULL, UNEVEN), variant="qwen2 tied documents"),
     Case("DP2 distributed overlapped", (SELECTIVE, SEPARATE), variant="qwen3 documents"),
     Case("TP2 PP2 VPP2 SP", (FULL, UNEVEN_CHUNKS, SEPARATE), variant="qwen3 documents"),
     Case("CP2 PP2", (FULL, BLOCK, UNEVEN, SEPARATE), variant="qwen3 documents"),
     Case("PP4", UNEVEN_ENDS, variant="qwen3 documents"),
-    Case("TP4 SP", variant="qwen3 documents"),
-    # Eight processes: KV heads that are shared, and all kinds at once.
-    Case("TP4 PP2 VPP2 SP", (UNEVEN_CHUNKS, SEPARATE), variant="qwen2 tied documents"),
-    Case("TP4 DP2 distributed overlapped"),
-    Case("TP4 CP2 SP", (FULL,), variant="qwen3 documents"),
+    Case("TP2 SP", variant="qwen3 documents"),
+    Case("TP2 PP2 VPP2 SP", (UNEVEN_CHUNKS, SEPARATE), variant="qwen2 tied documents"),
+    # Eight processes: all kinds at once.
     Case("TP2 PP2 VPP2 CP2 SP", (UNEVEN_CHUNKS,), variant="mistral documents"),
 ]
 RESUMED = [
@@ -90,7 +89,7 @@ RESUMED = [
         resumes=Case("PP2 VPP2", (FULL, BLOCK, UNEVEN_CHUNKS), variant="mistral documents"),
     ),
     Case(
-        "TP4 SP",
+        "TP2 SP",
         (FULL, BLOCK),
         variant="qwen2 tied documents",
         resumes=Case("DP2 distributed overlapped", (FULL, BLOCK), variant="qwen2 tied documents"),
@@ -122,7 +121,7 @@ BF16 = [
         "TP2 PP2 VPP2 distributed SP", (*TEN_BYTES, SELECTIVE, UNEVEN_CHUNKS), variant="bf16 qwen3 documents"
     ),
     Case("CP2 PP2 distributed", (*TEN_BYTES, UNEVEN, FULL), variant="bf16 mistral documents"),
-    Case("TP4 distributed", (*TEN_BYTES, SEPARATE), variant="bf16 qwen2 tied documents"),
+    Case("TP2 distributed", (*TEN_BYTES, SEPARATE), variant="bf16 qwen2 tied documents"),
 ]
 OVERFLOWS = Case("TP1", variant="fp16")
 FP16 = [
@@ -135,21 +134,27 @@ FP16 = [
 FAMILIES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "tied": ({"tie_word_embeddings": True}, ["model.untie_embeddings_and_output_weights=false"]),
     "mistral": (
-        {"model_type": "mistral", "num_hidden_layers": 6, "sliding_window": 9},
-        ["model.window_size=9", "model.num_layers=6", RAMP],
+        {"model_type": "mistral", "num_hidden_layers": 6, "num_key_value_heads": 1, "sliding_window": 9},
+        ["model.window_size=9", "model.num_layers=6", ONE_KV_HEAD, RAMP],
     ),
     "qwen2 tied": (
-        {"model_type": "qwen2", "num_hidden_layers": 6, "tie_word_embeddings": True},
+        {
+            "model_type": "qwen2",
+            "num_hidden_layers": 6,
+            "num_key_value_heads": 1,
+            "tie_word_embeddings": True,
+        },
         [
             "model.add_qkv_bias=true",
             "model.untie_embeddings_and_output_weights=false",
             "model.num_layers=6",
+            ONE_KV_HEAD,
             RAMP,
         ],
     ),
     "qwen3": (
-        {"model_type": "qwen3", "num_hidden_layers": 6, "head_dim": 16},
-        ["model.qk_layernorm=true", "model.num_layers=6", RAMP],
+        {"model_type": "qwen3", "num_hidden_layers": 6, "num_key_value_heads": 1, "head_dim": 16},
+        ["model.qk_layernorm=true", "model.num_layers=6", ONE_KV_HEAD, RAMP],
     ),
 }
 SHAPE = (

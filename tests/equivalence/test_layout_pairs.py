@@ -33,6 +33,7 @@ FEATURES = {
     "another layout after a stop",
 }  # fmt: skip
 
+SHARING = {name for name, (model, _) in FAMILIES.items() if model.get("num_key_value_heads") == 1}
 ATTENTION = ("window", "biases", "norms of heads")
 APART = {
     "one excludes the other": [("tied", "untied"), ("bf16", "fp16"), ("full recompute", "selective recompute")],
@@ -61,7 +62,7 @@ def features(case: Case) -> set[str]:
     found |= {feature for feature, key in BY_KEY.items() if key in overrides}
     if "tied" not in found:
         found.add("untied")
-    if "TP4" in words:
+    if "TP4" in words or (family in SHARING and "TP" in found):
         found.add("shared KV heads")
     if case.resumes is not None:
         found.add("another layout after a stop")
