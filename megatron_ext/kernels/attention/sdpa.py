@@ -60,7 +60,7 @@ class SdpaFlashAttention:
         """See :meth:`AttentionBackend.varlen`."""
         if not _on_gpu(query):
             return self._document_by_document(query, key, value, cu_seqlens_q, cu_seqlens_k, scale, window)
-        grouped = {"enable_gqa": query.shape[1] != key.shape[1]} if TOLD_OF_GROUPS else {}
+        grouped: dict[str, Any] = {"enable_gqa": query.shape[1] != key.shape[1]} if TOLD_OF_GROUPS else {}
         # A window of (-1, 0) is causal attention, lower-right aligned; the left side does not count the query itself.
         output = varlen_attn(
             query,
