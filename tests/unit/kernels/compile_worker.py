@@ -24,9 +24,6 @@ TYPES |= dict.fromkeys(FLOATS, "*fp32")
 TYPES |= {"blocks": "*i64", "grad_scale": "*fp32"} | dict.fromkeys(
     ("keep", "step_size", "correction2", "one_minus_beta1", "beta2", "one_minus_beta2"), "fp32"
 )
-ALIGNED = [["tt.divisibility", 16]]
-"""What a launch finds of tensors, which start on 16 bytes, and of sizes that are multiples of 16."""
-MULTIPLES = frozenset(("rows", "size", "width", "real", "first"))
 # Gradients, master weights and moments at 18, 12 and 10 bytes a parameter.
 ADAMW_TYPES = (("*fp32", "*fp32", "*fp32"), ("*bf16", "*fp32", "*bf16"), ("*bf16", "*i16", "*bf16"))
 
@@ -61,18 +58,12 @@ def adamw_kernels() -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
 def compile_for(
     capability: int, kernel: Any, num_warps: int, constants: dict[str, Any], own: dict[str, str]
 ) -> None:
-    """Down to machine code, as launches specialise it; ``own`` types of arguments go before those of their names."""
+    """Down to machine code; ``own`` types of arguments go before those of their names."""
     names = kernel.arg_names
     known = TYPES | own
     types = {name: "constexpr" if name in constants else known.get(name, "*bf16") for name in names}
     values = {(names.index(name),): value for name, value in constants.items()}
-    aligned: list[tuple[int, ...]] = []
-    for place, name in enumerate(names):
-        if isinstance(types[name], tuple):
-            aligned += [(place, part) for part in range(len(types[name]))]
-        elif name in MULTIPLES or types[name].startswith("*"):
-            aligned.append((place,))
-    source = ASTSource(kernel, types, constexprs=values, attrs=dict.fromkeys(aligned, ALIGNED))
+    source = ASTSource(kernel, types, constexprs=values)
     triton.compile(source, GPUTarget("cuda", capability, 32), options={"num_warps": num_warps})
 
 

@@ -10,8 +10,6 @@ import pytest
 
 WORKER = Path(__file__).with_name("compile_worker.py")
 KERNELS = 15
-FEW_BYTES = 8
-"""Of a thread's registers; which is kept where differs from release to release of the assembler."""
 
 
 @pytest.mark.parametrize("capability", [80, 90], ids=["A100", "H100"])
@@ -26,6 +24,5 @@ def test_every_kernel_compiles_and_stays_in_registers(capability: int, tmp_path:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    spills = [int(amount) for amount in re.findall(r"(\d+) bytes spill stores", done.stdout)]
-    assert len(spills) == KERNELS
-    assert max(spills) <= FEW_BYTES
+    spills = re.findall(r"(\d+) bytes spill stores", done.stdout)
+    assert spills == ["0"] * KERNELS
