@@ -30,6 +30,7 @@ RESULTS=${RESULTS:-benchmarks/results/$([ $DRY = 1 ] && echo dry || echo gpu)}
 PACKAGES=build/gpu_packages
 failed=()
 
+rm -rf "$PACKAGES" # another run's may be another Python's
 mkdir -p "$RESULTS" "$PACKAGES"
 export PATH="$(dirname "$PYTHON"):$PATH" # launch.sh takes its python3
 export PYTHONPATH="$PWD:$PWD/$PACKAGES${PYTHONPATH:+:$PYTHONPATH}" OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}
