@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pybind11
+from pybind11.setup_helpers import ParallelCompile
 from setuptools import Extension, setup
 
 # Portable instructions only: a wheel built on one machine has to run on every other (no -march=native).
@@ -10,6 +11,8 @@ from setuptools import Extension, setup
 # -ffp-contract=off: a fused multiply-add would round the blend's errors differently and break its ties
 # differently from megatron-core.
 FLAGS = ["-std=c++17", "-O3", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-fvisibility=hidden"]
+
+ParallelCompile().install()  # one file on each core
 
 setup(
     ext_modules=[

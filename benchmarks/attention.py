@@ -111,27 +111,29 @@ def main() -> None:
     arguments = parser.parse_args()
     backend = select_backend("auto", 0, 1)
     on_gpu = backend.fused_kernels
-    figures = [
-        measure(name, case, backend.device)
-        for case in (GPU_CASES if on_gpu else CPU_CASES)
-        for name in FASTEST_FIRST
-    ]
+    figures, wrong = [], []
+    for case in GPU_CASES if on_gpu else CPU_CASES:
+        for name in FASTEST_FIRST:
+            figure = measure(name, case, backend.device)
+            figures.append(figure)
+            write(arguments.output, backend.device_name(), figures)
+            if figure.error is not None and not figure.error < TOLERANCE[case.dtype]:
+                wrong.append(f"{name} on {case.name}")
     Console(width=WIDTH).print(table(figures))
-    record = {
-        "device": backend.device_name(),
-        "torch": torch.__version__,
-        "figures": [asdict(figure) for figure in figures],
-    }
-    write_text(arguments.output, json.dumps(record, indent=2) + "\n")
     print(f"wrote {arguments.output}")
+    if wrong:
+        raise SystemExit(f"further from the written-out attention than rounding explains: {', '.join(wrong)}")
+
+
+def write(output: Path, device: str, figures: list[Figure]) -> None:
+    """What is known so far: if a later kernel hangs, this is kept."""
+    known = [asdict(figure) for figure in figures]
+    record = {"device": device, "torch": torch.__version__, "figures": known}
+    write_text(output, json.dumps(record, indent=2) + "\n")
 
 
 def measure(name: str, case: Case, device: torch.device) -> Figure:
-    """Check, then time.
-
-    Raises:
-        SystemExit: the back end is wrong.
-    """
+    """How far it is from the written-out attention, and how fast."""
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
     needs = AttentionNeeds(capability, case.dtype, case.head_size, documents=len(case.lengths) > 1)
     try:
@@ -139,7 +141,7 @@ def measure(name: str, case: Case, device: torch.device) -> Figure:
     except ConfigError as error:
         return Figure(case.name, name, refused=str(error))
     inputs = case.inputs(device)
-    deviation = check(backend, case, inputs)
+    deviation = distance(backend, case, inputs)
     starts = boundaries(case.lengths, device)
     forward = seconds(lambda: attend(backend, inputs, starts, case.lengths))
     output = attend(backend, inputs, starts, case.lengths)
@@ -159,7 +161,7 @@ def measure(name: str, case: Case, device: torch.device) -> Figure:
     )
 
 
-def check(backend: AttentionBackend, case: Case, inputs: list[Tensor]) -> float:
+def distance(backend: AttentionBackend, case: Case, inputs: list[Tensor]) -> float:
     """The largest relative L2 distance, of the output and of each gradient, from the written-out attention in fp32."""
     exact = [tensor.detach().float().requires_grad_() for tensor in inputs]
     starts = boundaries(case.lengths, inputs[0].device)
@@ -168,10 +170,7 @@ def check(backend: AttentionBackend, case: Case, inputs: list[Tensor]) -> float:
     wanted = [expected, *gradients(expected, exact)]
     found = [output, *gradients(output, inputs)]
     pairs = [(mine.detach().float(), other.detach()) for mine, other in zip(found, wanted, strict=True)]
-    error = max(float((mine - other).norm() / other.norm()) for mine, other in pairs)
-    if not error < TOLERANCE[case.dtype]:
-        raise SystemExit(f"{backend.name} is wrong on {case.name}: relative distance {error:.2e}")
-    return error
+    return max(float((mine - other).norm() / other.norm()) for mine, other in pairs)
 
 
 def attend(

@@ -42,12 +42,14 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     lines = [{"name": case.name, "error": errors(case)} for case in cases(TINY, device, torch.float32)]
     record: dict[str, Any] = {"machine": machine(), "versions": versions(), "kernels": lines}
+    write_text(arguments.output, json.dumps(record, indent=2) + "\n")
     if device.type == "cuda":
         record["copy_gigabytes_per_second"] = copy_speed(device)
         for line, case in zip(lines, cases(LLAMA2_7B, device, torch.bfloat16), strict=True):
             line.update(speed(case, record["copy_gigabytes_per_second"]))
+            # Each time anew: if a later one hangs, this is kept.
+            write_text(arguments.output, json.dumps(record, indent=2) + "\n")
     show(lines)
-    write_text(arguments.output, json.dumps(record, indent=2) + "\n")
     print(f"wrote {arguments.output}")
     wrong = [line["name"] for line in lines if line["error"]["ours"] > LARGEST_ERROR]
     if wrong:

@@ -20,6 +20,9 @@ from megatron_ext.observe.throughput import peak_tflops
 from megatron_ext.train.graphs import WARMUP_STEPS
 from megatron_ext.train.setup import ModelBuilder, build_trainable
 from megatron_ext.train.step import train_step
+from megatron_ext.utils.console import get_logger
+
+logger = get_logger(__name__)
 
 OURS, OURS_IN_GRAPHS = "megatron_ext", "megatron_ext, CUDA graphs"
 Step = Callable[[], object]
@@ -93,6 +96,8 @@ def measure(
     peak_memory = backend.peak_memory_bytes()
     median = statistics.median(seconds)
     rate = run.training.tokens_per_iteration / median / run.launch.world_size
+    # Said at once: if what comes after hangs or fails, this is not lost.
+    logger.info(f"{name}: {median:.4f} s a step, {rate:,.0f} tokens/s of each device")
     conventions = {"full": False, "causal": True}
     tflops = {
         convention: rate * flops_per_token(run.model, run.training.seq_length, causal=causal) / 1e12

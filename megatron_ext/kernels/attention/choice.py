@@ -1,12 +1,10 @@
 """Which back end a run gets: what each supports, in one table, and the fastest of those that fit."""
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch.nn.attention.varlen import varlen_attn
 
 from megatron_ext.errors import ConfigError, MissingDependencyError
 from megatron_ext.kernels.attention.base import AttentionBackend, AttentionNeeds
@@ -45,12 +43,6 @@ class Support:
     whole_rows_only: bool = False
 
 
-def _sdpa_flash() -> AttentionBackend:
-    if "enable_gqa" not in inspect.signature(varlen_attn).parameters:
-        raise MissingDependencyError("torch 2.13", "attend inside documents", "pip install -U torch")
-    return SdpaFlashAttention()
-
-
 def _cudnn() -> AttentionBackend:
     version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     if version is None or version < OLDEST_CUDNN:
@@ -67,7 +59,7 @@ SUPPORT: dict[str, Support] = {
     "flash3": Support(lambda: FlashAttention("flash3"), {(9, 0): 256, (10, 0): 0}),
     "flash2": Support(lambda: FlashAttention("flash2"), {(8, 0): 256}),
     "cudnn": Support(_cudnn, {(8, 0): 128}, whole_rows_only=True),
-    "sdpa_flash": Support(_sdpa_flash, {(8, 0): 256}, cpu=True),
+    "sdpa_flash": Support(SdpaFlashAttention, {(8, 0): 256}, cpu=True),
     "torch": Support(ReferenceAttention, {(0, 0): 1 << 30}, ANY, cpu=True, head_multiple=1),
 }
 

@@ -1,5 +1,6 @@
 """torch's own attention: its flash and cuDNN kernels on GPUs, its blocked kernel on CPUs."""
 
+import inspect
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +10,9 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
 from megatron_ext.kernels.attention.reference import lower_right
+
+TOLD_OF_GROUPS = "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""torch 2.13 refuses fewer KV heads unless it is told of them; torch 2.11 takes them, as its kernel does, untold."""
 
 
 class SdpaFlashAttention:
@@ -56,6 +60,7 @@ class SdpaFlashAttention:
         """See :meth:`AttentionBackend.varlen`."""
         if not _on_gpu(query):
             return self._document_by_document(query, key, value, cu_seqlens_q, cu_seqlens_k, scale, window)
+        grouped: dict[str, Any] = {"enable_gqa": query.shape[1] != key.shape[1]} if TOLD_OF_GROUPS else {}
         # A window of (-1, 0) is causal attention, lower-right aligned; the left side does not count the query itself.
         output = varlen_attn(
             query,
@@ -67,7 +72,7 @@ class SdpaFlashAttention:
             max_seqlen_k,
             scale=scale,
             window_size=(-1 if window is None else window - 1, 0),
-            enable_gqa=query.shape[1] != key.shape[1],
+            **grouped,
         )
         assert isinstance(output, torch.Tensor)  # noqa: S101 - a pair only if the log-sum-exp is asked for
         return output

@@ -21,20 +21,25 @@ from megatron_ext.kernels.attention.base import AttentionBackend
 from megatron_ext.kernels.attention.flash_attn import FlashAttention
 
 
-def torch_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> AttentionBackend:
+def torch_on_a_gpu(monkeypatch: pytest.MonkeyPatch, *, told_of_groups: bool) -> AttentionBackend:
     """torch's varlen_attn has no CPU kernel; its flash kernel for whole rows has."""
     signature = inspect.signature(sdpa.varlen_attn)
+    if not told_of_groups:
+        known = [one for name, one in signature.parameters.items() if name != "enable_gqa"]
+        signature = signature.replace(parameters=known)
 
     def varlen_attn(*arguments: Any, **options: Any) -> Tensor:
         call = signature.bind(*arguments, **options)
         call.apply_defaults()
         given = call.arguments
         tensors = given["query"], given["key"], given["value"]
-        assert given["enable_gqa"] == (tensors[0].shape[1] != tensors[1].shape[1])
+        if told_of_groups:
+            assert given["enable_gqa"] == (tensors[0].shape[1] != tensors[1].shape[1])
         starts, longest = (given["cu_seq_q"], given["cu_seq_k"]), (given["max_q"], given["max_k"])
         return masked_documents(tensors, starts, longest, scale=given["scale"], window=given["window_size"])
 
     monkeypatch.setattr(sdpa, "varlen_attn", varlen_attn)
+    monkeypatch.setattr(sdpa, "TOLD_OF_GROUPS", told_of_groups)
     monkeypatch.setattr(sdpa, "_on_gpu", lambda _tensor: True)
     return sdpa.SdpaFlashAttention()
 
@@ -53,10 +58,11 @@ def install(monkeypatch: pytest.MonkeyPatch, module: str, functions: dict[str, C
     vars(sys.modules[module]).update(functions)
 
 
-@pytest.fixture(params=[*MODULES, "sdpa_flash"])
+@pytest.fixture(params=[*MODULES, "sdpa_flash", "sdpa_flash of torch 2.11"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AttentionBackend:
-    if request.param == "sdpa_flash":
-        return torch_on_a_gpu(monkeypatch)
+    if request.param.startswith("sdpa_flash"):
+        told_of_groups = sdpa.TOLD_OF_GROUPS and request.param == "sdpa_flash"
+        return torch_on_a_gpu(monkeypatch, told_of_groups=told_of_groups)
     module, functions = MODULES[request.param]
     install(monkeypatch, module, functions())
     return FlashAttention(request.param)

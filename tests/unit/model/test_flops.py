@@ -102,5 +102,7 @@ def test_flops_equal_torchs_own_count_of_a_transformers_model() -> None:
     tokens = torch.zeros(2, seq_length, dtype=torch.long)
     with FlopCounterMode(display=False) as counter:
         model(input_ids=tokens, labels=tokens).loss.backward()
-    counted = counter.get_total_flops() / tokens.numel()
+    # Some releases, such as 5.17, turn positions into angles by a product, which is no part of the convention.
+    angles = [sum(counts.values()) for name, counts in counter.get_flop_counts().items() if "rotary" in name]
+    counted = (counter.get_total_flops() - sum(angles)) / tokens.numel()
     assert counted == flops_per_token(GROUPED, seq_length, causal=False)
