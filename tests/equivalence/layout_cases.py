@@ -55,7 +55,6 @@ LAYOUTS = [
     Case("PP2 VPP2 DP2 distributed", (SELECTIVE,), variant="tied"),
     Case("CP2 PP2", (SELECTIVE, UNEVEN), variant="documents"),
     Case("CP2 DP2 distributed overlapped", (FULL, BLOCK), variant="tied"),
-    Case("TP2 PP2 DP2 distributed SP", (SEPARATE,)),
     # Windows, biases and norms of heads come with batches that grow; models of six layers have uneven parts.
     Case("PP2 VPP2", (FULL, BLOCK, UNEVEN_CHUNKS), variant="mistral documents"),
     Case("DP2 distributed overlapped", (FULL,), variant="mistral documents"),
@@ -70,16 +69,14 @@ LAYOUTS = [
     Case("CP2 PP2", (FULL, BLOCK, UNEVEN, SEPARATE), variant="qwen3 documents"),
     Case("PP4", UNEVEN_ENDS, variant="qwen3 documents"),
     Case("TP2 SP", variant="qwen3 documents"),
-    Case("TP2 PP2 VPP2 SP", (UNEVEN_CHUNKS, SEPARATE), variant="qwen2 tied documents"),
     # Eight processes: all kinds at once.
-    Case("TP2 PP2 VPP2 CP2 SP", (UNEVEN_CHUNKS,), variant="mistral documents"),
+    Case("TP2 PP2 VPP2 CP2 SP", variant="documents"),
 ]
 RESUMED = [
     Case("PP2 VPP2", resumes=Case("TP1")),
     Case("PP2 VPP2", resumes=Case("DP2 distributed overlapped")),  # another kind of optimizer, and back
     Case("DP2 distributed overlapped", resumes=Case("PP2 VPP2")),
     Case("CP2", resumes=Case("PP2 VPP2")),
-    Case("CP2 DP2 distributed", resumes=Case("DP2 distributed overlapped")),
     Case("TP2 PP2 VPP2", resumes=Case("CP2")),
     Case("TP2 PP2 SP", (FULL, UNEVEN, SEPARATE), variant="tied", resumes=Case("TP1", variant="tied")),
     Case(
@@ -115,7 +112,6 @@ BF16 = [
     Case("DP2 distributed", variant="bf16", resumes=PLAIN),
     Case("PP2 VPP2", variant="bf16", resumes=DISTRIBUTED),
     Case("DP2 distributed overlapped", (SEPARATE, SELECTIVE), variant="bf16 tied documents"),
-    Case("TP2 CP2 SP", (SELECTIVE,), variant="bf16 tied documents"),
     Case("TP2 CP2 distributed SP", TEN_BYTES, variant="bf16 tied documents", resumes=REDUCED),
     Case(
         "TP2 PP2 VPP2 distributed SP", (*TEN_BYTES, SELECTIVE, UNEVEN_CHUNKS), variant="bf16 qwen3 documents"
