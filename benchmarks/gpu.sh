@@ -102,17 +102,20 @@ else
     small=(optimizer.main_grads_dtype=bf16 optimizer.exp_avg_dtype=bf16 optimizer.exp_avg_sq_dtype=bf16
         optimizer.store_param_remainders=true parallel.use_distributed_optimizer=true) # 10 bytes a parameter
 
-    train slice 160 "${full[@]}" --num-layers 8 --peers megatron-core transformers liger
+    train slice 160 --model llama2_7b --steps 8 --num-layers 8 --peers megatron-core transformers liger
     check checked 150 -m gpu "${marked[@]}" tests/unit/kernels
-    if [ "${memory:-0}" -ge 135000 ]; then
-        train full 90 "${full[@]}" || train full_recomputed 90 "${full[@]}" parallel.recompute_granularity=full
-    elif [ "${memory:-0}" -ge 75000 ]; then # the MLP's activations are computed again
-        train full 90 "${full[@]}" "${small[@]}" \
-            parallel.recompute_granularity=selective "parallel.recompute_modules=[mlp]" ||
-            train full_recomputed 90 "${full[@]}" "${small[@]}" parallel.recompute_granularity=full
+    if [ "${memory:-0}" -lt 135000 ]; then # the MLP's activations are computed again
+        full+=("${small[@]}" parallel.recompute_granularity=selective "parallel.recompute_modules=[mlp]")
+    fi
+    if [ "${memory:-0}" -ge 75000 ]; then
+        train full 90 "${full[@]}" || train full_recomputed 90 \
+            "${full[@]}" parallel.recompute_granularity=full parallel.recompute_modules=null
     fi
     script kernels 100
     script attention 45
+    if [ "${memory:-0}" -ge 75000 ]; then # an update for four micro-batches, as most runs have
+        train full_accumulated 60 "${full[@]}" --micro-batches 4 --steps 3
+    fi
     script optimizer 30
     train host_overhead 50 --model llama2_7b --host-overhead --gpu h100
     train graphs 60 --model llama2_7b --num-layers 8 --seq-length 512 --micro-batches 4 --cuda-graphs

@@ -7,9 +7,9 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import NamedTuple
 
+from megatron_ext import __version__
 from megatron_ext.errors import MegatronExtError
 from megatron_ext.launch.environment import end_mpich_job
 from megatron_ext.utils.console import global_rank
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(_usage())
         return 0
     if arguments[0] == "--version":
-        sys.stdout.write(f"megatron-ext {version('megatron-ext')}\n")
+        sys.stdout.write(f"megatron-ext {__version__}\n")
         return 0
     verb = arguments[0]
     if verb not in VERBS:
