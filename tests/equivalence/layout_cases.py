@@ -119,6 +119,7 @@ BF16 = [
     Case("CP2 PP2 distributed", (*TEN_BYTES, UNEVEN, FULL), variant="bf16 mistral documents"),
     Case("TP2 distributed", (*TEN_BYTES, SEPARATE), variant="bf16 qwen2 tied documents"),
 ]
+BF16_REFERENCES = [Case("TP1", variant=name) for name in dict.fromkeys(case.variant for case in BF16)]
 OVERFLOWS = Case("TP1", variant="fp16")
 FP16 = [
     Case("DP2 distributed overlapped", (FULL,), variant="fp16"),

@@ -9,6 +9,7 @@ import torch
 from comparable_runs import LANGUAGES, TRAIN_ITERS, Finished, World, launch, llama_config, same_groups
 from layout_cases import (
     BF16,
+    BF16_REFERENCES,
     FAMILIES,
     FP16,
     FULL,
@@ -53,7 +54,7 @@ def runs(world: World, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     variants["bf16"] = ["training.precision=bf16"]
     for name in ("tied documents", "mistral documents", "qwen2 tied documents", "qwen3 documents"):
         variants[f"bf16 {name}"] = [*variants[name], *variants["bf16"]]
-    cases = [*REFERENCES, OVERFLOWS, RANDOM_STAGES, *LAYOUTS, *RESUMED, *BF16, *FP16]
+    cases = [*REFERENCES, *BF16_REFERENCES, OVERFLOWS, RANDOM_STAGES, *LAYOUTS, *RESUMED, *BF16, *FP16]
     return Runs(world, folder, variants, cases)
 
 
@@ -148,13 +149,23 @@ def test_training_learns(single: Finished) -> None:
     assert single.validation[-1]["lm_loss"] < single.validation[0]["lm_loss"] - 1.0
 
 
-@pytest.mark.parametrize("case", BF16, ids=lambda case: case.name)
-def test_bf16_follows_fp32(runs: Runs, case: Case) -> None:
+def test_bf16_follows_fp32(runs: Runs) -> None:
     """Fp32 main weights and gradients behind bf16: the same run but for rounding (2⁻⁸ a value)."""
-    reference = case.variant.removeprefix("bf16").strip() or "plain"
-    one, many = runs.finished(Case("TP1", variant=reference)), runs.finished(case)
+    one, short = runs.finished(Case("TP1")), runs.finished(Case("TP1", variant="bf16"))
+    np.testing.assert_allclose(short.column("lm_loss"), one.column("lm_loss"), rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("case", BF16, ids=lambda case: case.name)
+def test_layouts_round_alike_in_bf16(runs: Runs, case: Case) -> None:
+    """And so do states of 10 bytes a parameter, beside those of 18.
+
+    Loss falls by half within these steps, so what is rounded otherwise in the first grows until the last. Context
+    parallelism sums gradients of keys and values in bf16; the same runs in fp32 agree within 1e-5.
+    """
+    one, many = runs.finished(Case("TP1", variant=case.variant)), runs.finished(case)
     first = 0 if case.resumes is None else 10
-    np.testing.assert_allclose(many.column("lm_loss"), one.column("lm_loss")[first:], rtol=0, atol=1e-2)
+    bound = 4e-2 if "CP2" in case.layout else 2e-2
+    np.testing.assert_allclose(many.column("lm_loss"), one.column("lm_loss")[first:], rtol=0, atol=bound)
 
 
 @pytest.mark.parametrize("case", FP16, ids=lambda case: case.name)
