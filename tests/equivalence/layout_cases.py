@@ -48,9 +48,6 @@ LAYOUTS = [
     Case("CP2 PP2 VPP2", variant="documents"),
     Case("CP2", variant="random"),  # who share a sequence must start from the same weights
     # Of all that goes together, two by two: each of these has many pairs that no other case has.
-    Case("TP2 DP2 distributed overlapped SP", (FULL, BLOCK, THREE_LAYERS), variant="tied documents"),
-    Case("TP2 PP2 SP", (FULL, UNEVEN), variant="tied"),
-    Case("TP2 PP2 VPP2 SP", (FULL, BLOCK), variant="tied documents"),
     Case("PP2 DP2 distributed overlapped", (FULL, BLOCK, UNEVEN), variant="tied documents"),
     Case("PP2 VPP2 DP2 distributed", (SELECTIVE,), variant="tied"),
     Case("CP2 PP2", (SELECTIVE, UNEVEN), variant="documents"),
@@ -65,7 +62,6 @@ LAYOUTS = [
     Case("TP2 SP", (SELECTIVE,), variant="qwen2 tied documents"),
     Case("CP2 PP2", (FULL, UNEVEN), variant="qwen2 tied documents"),
     Case("DP2 distributed overlapped", (SELECTIVE, SEPARATE), variant="qwen3 documents"),
-    Case("TP2 PP2 VPP2 SP", (FULL, UNEVEN_CHUNKS, SEPARATE), variant="qwen3 documents"),
     Case("CP2 PP2", (FULL, BLOCK, UNEVEN, SEPARATE), variant="qwen3 documents"),
     Case("PP4", UNEVEN_ENDS, variant="qwen3 documents"),
     Case("TP2 SP", variant="qwen3 documents"),

@@ -126,7 +126,8 @@ def test_a_gpu_waits_for_the_host_where_kernels_are_small() -> None:
     time = step_time(short, H100)
     count = short.num_microbatches
     assert time.host == pytest.approx(count * (32e-3 - microbatch_seconds(short, H100)))
-    assert time.total - time.optimizer - time.data == pytest.approx(count * 32e-3)
+    # But for the zeros of gradients that no product overwrites.
+    assert time.total - time.optimizer - time.data == pytest.approx(count * 32e-3, rel=0.01)
     graphs = short.model_copy(update={"kernels": short.kernels.model_copy(update={"cuda_graphs": True})})
     assert step_time(graphs, H100).host == 0
 
