@@ -140,6 +140,7 @@ def host_overhead(run: RunConfig, backend: Backend, repeats: int = 3) -> HostOve
     parallel = run.parallel
     stages, chunks = parallel.pipeline_model_parallel_size, parallel.chunks_per_stage
     even = {"num_layers_in_first_pipeline_stage": None, "num_layers_in_last_pipeline_stage": None}
+    torch.set_num_threads(1)  # there is work for one; a CPU's others would only be in its way
     deep = _issue_seconds(run, backend, repeats)
     shallow_run = run.model_copy(
         update={
