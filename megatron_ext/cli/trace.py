@@ -8,7 +8,7 @@ from rich.table import Table
 from megatron_ext.cli.plan import table_of
 from megatron_ext.config.sections import RunConfig
 from megatron_ext.model.hardware import Gpu
-from megatron_ext.model.memory import GIB, MIB, MemoryEstimate, estimate_stage
+from megatron_ext.model.memory import GIB, MIB, estimate_stage
 from megatron_ext.utils.console import get_logger
 
 if TYPE_CHECKING:
@@ -40,16 +40,11 @@ def _memory(traces: "list[Trace]", config: RunConfig) -> Table:
         "activations and the like", "traced", "estimated", "error",
     )  # fmt: skip
     for trace in traces:
-        estimated = allocated(estimate_stage(config, trace.stage))
+        estimated = estimate_stage(config, trace.stage).allocated
         parts = (trace.weights, trace.gradients, trace.optimizer, trace.passes, trace.total, estimated)
         error = f"{estimated / trace.total - 1:+.1%}"
         table.add_row(str(trace.rank), *(f"{part / size:.2f}" for part in parts), error)
     return table
-
-
-def allocated(memory: MemoryEstimate) -> int:
-    """Bytes of an estimate that torch allocates itself."""
-    return memory.total - memory.framework
 
 
 def _launches(trace: "Trace", config: RunConfig, gpu: Gpu) -> Table:
@@ -70,8 +65,8 @@ def _launches(trace: "Trace", config: RunConfig, gpu: Gpu) -> Table:
     table.add_row("total", "", "", "", f"{total * 1e3:,.1f}")
     training = config.training
     tokens = trace.num_microbatches * training.micro_batch_size * training.seq_length
-    model_gpus = config.launch.world_size // config.data_parallel_size
-    table.add_row(f"tokens/s of each {gpu.name} at most", "", "", "", f"{tokens / total / model_gpus:,.0f}")
+    rate = tokens / total / config.parallel.replica_size
+    table.add_row(f"tokens/s of each {gpu.name} at most", "", "", "", f"{rate:,.0f}")
     table.add_row("waits for the device", f"{trace.waits}", "", "", "")
     table.add_row("copied from the host", "", "", f"{trace.uploads / 1e9:,.6f}", "")
     return table

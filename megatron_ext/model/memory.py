@@ -61,6 +61,11 @@ class MemoryEstimate:
         """Sum of all parts, in bytes."""
         return sum(int(getattr(self, part)) for part in PARTS)
 
+    @property
+    def allocated(self) -> int:
+        """Bytes that torch allocates itself: all but the framework's."""
+        return self.total - self.framework
+
     def rows(self) -> list[tuple[str, str]]:
         """The estimate as (name, amount) rows of a table, the total last; one unit for all."""
         unit, size = ("GiB", GIB) if self.total >= GIB else ("MiB", MIB)

@@ -69,8 +69,7 @@ def traced(name: str) -> list[dict[str, Any]]:
     stages = []
     for rank in first_ranks(config):
         trace = trace_step(config, rank, gpu)
-        estimate = estimate_stage(config, trace.stage)
-        seen = {"total": trace.total, "estimated": estimate.total - estimate.framework}
+        seen = {"total": trace.total, "estimated": estimate_stage(config, trace.stage).allocated}
         stages.append(dataclasses.asdict(trace) | seen)
     return stages
 
