@@ -108,8 +108,13 @@ def trace_step(run: RunConfig, rank: int, gpu: Gpu) -> Trace:
         gpu: what it stands for.
 
     Raises:
-        ConfigError: Triton is told to interpret kernels.
+        ConfigError: Triton is told to interpret kernels, or products are in FP8.
     """
+    if run.training.fp8 is not None:
+        raise ConfigError(
+            f"training.fp8={run.training.fp8}: Transformer Engine's kernels need a GPU; trace the run with "
+            "training.fp8=null, whose weights, gradients and states take as much"
+        )
     if os.environ.get("TRITON_INTERPRET") == "1":
         raise ConfigError("TRITON_INTERPRET=1 makes Triton compute with data, and a trace has none; unset it")
     run = shortened(run)

@@ -76,6 +76,8 @@ def test_a_traced_step(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     _, tables = traced.stdout.split("memory of each pipeline stage, MiB")
     for expected in ("2 micro-batches and an update on rank 2", "GEMM", "tokens/s of each h100", "waits"):
         assert expected in tables
+    assert run_verb("estimate", [RUN, *arguments[1:], "training.fp8=hybrid"]) == 2
+    assert "training.fp8=hybrid" in capsys.readouterr().err
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert run_verb("estimate", arguments) == 2
     assert "TRITON_INTERPRET=1" in capsys.readouterr().err
